@@ -1,0 +1,124 @@
+"""Scores of a classifier from its logits: accuracy with its interval, per-class scores, confusions, calibration.
+
+Everything takes NumPy arrays, so PyTorch and Keras models are scored by the same code. Scores are fractions (0..1).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy.special import log_softmax, softmax
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+
+def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of an accuracy, as fractions (E. B. Wilson, JASA 1927)."""
+    if not 0 <= correct <= total or total == 0:
+        raise ValueError(f"{correct} correct of {total}: expected 0 <= correct <= total, total > 0")
+    z, p = 1.959964, correct / total
+    centre = (p + z**2 / (2 * total)) / (1 + z**2 / total)
+    half = z / (1 + z**2 / total) * np.sqrt(p * (1 - p) / total + z**2 / (4 * total**2))
+    return float(max(centre - half, 0)), float(min(centre + half, 1))
+
+
+def summary(logits: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> dict:
+    """The `test` object of a record: every score of one evaluation, as plain numbers and lists.
+
+    logits: (n, classes) float; labels: (n,) integers. loss is the mean cross-entropy in nats without smoothing;
+    the confusion matrix has true classes as rows and predicted ones as columns.
+    """
+    logits, labels = _checked(logits, labels)
+    predicted = logits.argmax(1)
+    correct = int((predicted == labels).sum())
+    table = per_class(logits, labels, class_names)
+    return {
+        "images": len(labels),
+        "accuracy": correct / len(labels),
+        "accuracy_interval_95": list(accuracy_interval(correct, len(labels))),
+        "loss": float(-log_softmax(logits, 1)[np.arange(len(labels)), labels].mean()),
+        "macro_precision": float(table["precision"].mean()),
+        "macro_recall": float(table["recall"].mean()),
+        "macro_f1": float(table["f1"].mean()),
+        "expected_calibration_error": expected_calibration_error(logits, labels),
+        "per_class": {name: row.to_dict() for name, row in table.iterrows()},
+        "confusion_matrix": confusion_matrix(labels, predicted, labels=range(len(class_names))).tolist(),
+    }
+
+
+def per_class(logits: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> pd.DataFrame:
+    """Precision, recall and F1 of each class (scikit-learn), with the number of images: one row a class."""
+    logits, labels = _checked(logits, labels)
+    precision, recall, f1, images = precision_recall_fscore_support(
+        labels, logits.argmax(1), labels=range(len(class_names)), zero_division=0.0
+    )
+    table = pd.DataFrame(
+        {"precision": precision, "recall": recall, "f1": f1}, index=pd.Index(class_names, name="class")
+    )
+    return table.assign(images=images)
+
+
+def confused_pairs(matrix: np.ndarray | list, class_names: tuple[str, ...], top: int = 5) -> pd.DataFrame:
+    """Unordered pairs of classes by the number of images taken for one another, both ways, most first.
+
+    Columns: pair ("cat / dog"), errors (both ways), share (of all errors), more (the commoner way, in words).
+    """
+    matrix = np.asarray(matrix)
+    wrong = matrix - np.diag(np.diag(matrix))
+    rows = []
+    for a in range(len(matrix)):
+        for b in range(a + 1, len(matrix)):
+            first, second = (a, b) if wrong[a, b] >= wrong[b, a] else (b, a)
+            rows.append({
+                "pair": f"{class_names[a]} / {class_names[b]}",
+                "errors": int(wrong[a, b] + wrong[b, a]),
+                "share": float((wrong[a, b] + wrong[b, a]) / max(wrong.sum(), 1)),
+                "more": f"{wrong[first, second]} {class_names[first]} taken for {class_names[second]}, "
+                f"{wrong[second, first]} the other way",
+            })  # fmt: skip
+    return pd.DataFrame(rows).sort_values("errors", ascending=False, kind="stable").head(top).reset_index(drop=True)
+
+
+def error_sentence(test: dict, class_names: tuple[str, ...]) -> str:
+    """Which classes are confused, in words, from the data: the top pairs, and whether the usual suspects lead."""
+    pairs = confused_pairs(test["confusion_matrix"], class_names, top=len(class_names) ** 2)
+    wrong = int(pairs["errors"].sum())
+    if not wrong:
+        return f"None of the {test['images']:,} images is misclassified."
+    top = pairs.iloc[0]
+    lines = [f"{wrong:,} of {test['images']:,} images are misclassified. The most confused pair is {top['pair']}: "
+             f"{top['errors']} errors, {top['share']:.0%} of all ({top['more']})."]  # fmt: skip
+    rest = ", ".join(f"{row['pair']} ({row['errors']})" for _, row in pairs.iloc[1:4].iterrows())
+    lines.append(f"Next come {rest}.")
+    for usual in ("cat / dog", "airplane / bird"):
+        rank = pairs.index[pairs["pair"] == usual]
+        if len(rank):
+            place = "the first" if rank[0] == 0 else f"number {rank[0] + 1}"
+            lines.append(f"{usual} is {place} of the {len(pairs)} pairs ({pairs['errors'][rank[0]]} errors).")
+    return " ".join(lines)
+
+
+def confident_errors(logits: np.ndarray, labels: np.ndarray, top: int = 10) -> pd.DataFrame:
+    """The wrong answers given with the highest probability: columns index, true, predicted, probability."""
+    logits, labels = _checked(logits, labels)
+    probabilities = softmax(logits, 1)
+    predicted = probabilities.argmax(1)
+    table = pd.DataFrame({"index": np.arange(len(labels)), "true": labels, "predicted": predicted})
+    table = table.assign(probability=probabilities.max(1))[predicted != labels]
+    return table.sort_values("probability", ascending=False, kind="stable").head(top).reset_index(drop=True)
+
+
+def expected_calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
+    """Mean gap between confidence and accuracy over equal-width bins of confidence (Guo et al., ICML 2017)."""
+    logits, labels = _checked(logits, labels)
+    probabilities = softmax(logits, 1)
+    confidence, hit = probabilities.max(1), probabilities.argmax(1) == labels
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = [abs(hit[place == k].mean() - confidence[place == k].mean()) * (place == k).mean() for k in np.unique(place)]
+    return float(sum(gaps))
+
+
+def _checked(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    logits, labels = np.asarray(logits, np.float64), np.asarray(labels).astype(np.int64)
+    if logits.ndim != 2 or labels.shape != (len(logits),) or len(logits) == 0:
+        raise ValueError(f"logits are {logits.shape} and labels {labels.shape}: expected (n, classes) and (n,), n > 0")
+    return logits, labels

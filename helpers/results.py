@@ -1,0 +1,342 @@
+"""Profiles, one record a run (results/*.json), and the README's tables made from the records.
+
+PROFILE = results.choose_profile(PROFILE, gpu=True)
+EPOCHS, BATCH_SIZE = results.for_profile(PROFILE, EPOCHS, BATCH_SIZE)
+results.write(record)
+
+python -m helpers.results            # rebuild the tables in README.md
+python -m helpers.results --check    # only say whether they are up to date
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from helpers.data import REPOSITORY, Cifar10, InputError, output_folder, relative
+from helpers.metrics import error_sentence
+
+PROFILES = ("full", "quick", "smoke")
+MODELS = {"keras_baseline": "Keras baseline", "custom_cnn": "Custom CNN", "resnet18": "ResNet-18"}
+ENVIRONMENT = {"PROFILE", "DEVICE", "DATA_ROOT"}  # parameters that say where a run happens, not what it does
+
+# ------------------------------------------------------------------------------- profiles, parameters
+
+
+def choose_profile(name: str, *, gpu: bool) -> str:
+    """ "auto" gives $CIFAR10_PROFILE where it is set, else "full" with a GPU and "quick" without.
+
+    Raises InputError for another name than "auto", "full", "quick" or "smoke".
+    """
+    if name == "auto":
+        name = os.environ.get("CIFAR10_PROFILE") or ("full" if gpu else "quick")
+    if name not in PROFILES:
+        raise InputError(f'PROFILE is "{name}": expected "auto", "full", "quick" or "smoke".')
+    return name
+
+
+def for_profile(profile: str, *values):
+    """Each value as it is, or its entry for `profile` where it is a dictionary with one entry a profile."""
+    chosen = [value[profile] if isinstance(value, dict) else value for value in values]
+    return chosen[0] if len(chosen) == 1 else chosen
+
+
+def hyperparameters(namespace: dict) -> dict:
+    """The parameters of a notebook from its `globals()`: every upper-case name with a plain value.
+
+    Left out are PROFILE, DEVICE and DATA_ROOT, which a record holds under names of their own.
+    """
+    plain = (bool, int, float, str, list, type(None))
+    return {
+        name: value
+        for name, value in namespace.items()
+        if re.fullmatch(r"[A-Z][A-Z0-9_]*", name) and isinstance(value, plain) and name not in ENVIRONMENT
+    }
+
+
+def announce(profile: str, device: str, seconds: dict[str, float]) -> None:
+    """Say which profile runs, on what, about how long it takes here, and how to get the full one.
+
+    seconds: the estimate of the whole notebook, one entry a profile.
+    """
+    print(f'Profile "{profile}" on {device}: about {_minutes(seconds[profile])} for the whole notebook here.')
+    if profile != "full":
+        print(f'The full profile would take about {_minutes(seconds["full"])} here: set PROFILE = "full" above.')
+
+
+def _minutes(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(10 * round(seconds / 10), 10)} seconds"
+    return f"{round(seconds / 60)} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+# -------------------------------------------------------------------------------------------- records
+
+
+def make_record(
+    model: str,
+    *,
+    notebook: str,
+    profile: str,
+    seed: int,
+    hyperparameters: dict,
+    cifar: Cifar10,
+    history: pd.DataFrame,
+    test: dict,
+    device: str,
+    precision: str,
+    **measured,
+) -> dict:
+    """One run as a dictionary of plain values (the keys are listed in the README under "How results are made").
+
+    history: one row an epoch, with a `seconds` column. test: `metrics.summary(...)`. measured: parameter_count,
+    forward_flops, train_images, resumed and what else the notebook knows; None is left out.
+    """
+    record = {
+        "model": model,
+        "notebook": notebook,
+        "profile": profile,
+        "seed": seed,
+        "hyperparameters": hyperparameters,
+        "data": cifar.name,
+        "data_fingerprint": cifar.fingerprint,
+        "class_names": list(cifar.class_names),
+        "device": device,
+        "precision": precision,
+        "train_seconds": float(history["seconds"].sum()),
+        "peak_memory_bytes": peak_memory_bytes(),
+        "versions": versions(),
+        "git_commit": git_commit(),
+        **measured,
+        "history": history.to_dict("records"),
+        "test": test,
+    }
+    return {key: value for key, value in record.items() if value is not None}
+
+
+def write(record: dict) -> Path:
+    """Write the record to results/<model>-<profile>-seed<seed>.json, and say how it compares.
+
+    A run with other hyperparameters than the record in place is kept beside it, named after what differs.
+    The stand-in and the smoke profile write below runs/. Raises InputError where the folder is not writable.
+    """
+    smoke = record["profile"] == "smoke"
+    name = f"{record['model']}-{record['profile']}-seed{record['seed']}"
+    try:
+        folder = output_folder("results", stand_in=record["data"] == "stand-in", smoke=smoke)
+        path = folder / f"{name}.json"
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError):
+            before = None
+        if before:
+            old, new = before["hyperparameters"], json.loads(json.dumps(record["hyperparameters"], default=_plain))
+            differs = {key: new.get(key) for key in sorted({*old, *new}) if old.get(key) != new.get(key)}
+            if differs:
+                suffix = "-".join(f"{key}={value}" for key, value in differs.items())
+                path = folder / (re.sub(r"[^A-Za-z0-9=.-]+", "_", f"{name}-{suffix}")[:150] + ".json")
+                print(f"Differs from {name}.json in {', '.join(differs)}: kept beside it.")
+                print(f"Test accuracy {record['test']['accuracy']:.2%}; there it was {before['test']['accuracy']:.2%}.")
+        write_text(path, json.dumps(record, indent=1, default=_plain) + "\n")
+    except OSError as error:
+        raise InputError(
+            f"the record {name}.json cannot be written to results/ ({error.strerror}): make room or set "
+            "CIFAR10_OUTPUT to a writable folder, and run this cell again; nothing is lost meanwhile."
+        ) from None
+    print(f"Record: {relative(path)}")
+    return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write beside the file, then move into place: a failure leaves the old file as it was."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _plain(value):
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise TypeError(f"a record holds plain values only, not {type(value).__name__}")
+
+
+def load(folder: Path | None = None) -> list[dict]:
+    """All records in `folder` (results/, or $CIFAR10_OUTPUT/results), in the order of the models."""
+    folder = folder or Path(os.environ.get("CIFAR10_OUTPUT") or REPOSITORY) / "results"
+    records = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            records.append(json.loads(path.read_text(encoding="utf-8")) | {"file": path.name})
+        except json.JSONDecodeError as error:
+            raise InputError(
+                f"{relative(path)} is not a record ({error}): delete it, or run its notebook again."
+            ) from None
+    order = [*MODELS]
+    return sorted(records, key=lambda r: (order.index(r["model"]) if r["model"] in order else len(order), r["file"]))
+
+
+def peak_memory_bytes() -> int | None:
+    """The most memory this process has held, in bytes; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return getattr(psutil.Process().memory_info(), "peak_wset", None)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def versions() -> dict[str, str]:
+    """Python's version and those of the libraries that this process has imported."""
+    names = {"numpy": "numpy", "torch": "torch", "torchvision": "torchvision", "keras": "keras",
+             "tensorflow": "tensorflow", "jax": "jax", "sklearn": "scikit-learn"}  # fmt: skip
+    found = {name: importlib.metadata.version(name) for module, name in names.items() if module in sys.modules}
+    return {"python": platform.python_version(), **found}
+
+
+def git_commit() -> str | None:
+    """The commit that is checked out, with "+changes" where tracked code differs from it; None outside git."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        changes = _git("status", "--porcelain", "--untracked-files=no", "--", "helpers", "*.ipynb")
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return (commit + ("+changes" if changes else "")) if commit else None
+
+
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(REPOSITORY), *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
+
+
+# --------------------------------------------------------------------------------------------- tables
+
+
+def headline(records: list[dict]) -> list[list[dict]]:
+    """The records that stand for each model, one list a model: the full profile's seeds where there are any, else the
+    quick profile's. Runs with changed hyperparameters (named after what differs) are left out."""
+    groups = []
+    for model in dict.fromkeys(r["model"] for r in records):
+        plain = [r for r in records if r["model"] == model and re.fullmatch(r".*-seed\d+\.json", r["file"])]
+        for profile in PROFILES:
+            group = [r for r in plain if r["profile"] == profile]
+            if group:
+                groups.append(group)
+                break
+    return groups
+
+
+def comparison_table(records: list[dict]) -> pd.DataFrame:
+    """One row a model: test accuracy (mean and spread over seeds, or one run with its 95 % interval), size and cost."""
+    rows = []
+    for group in headline(records):
+        first = group[0]
+        tests = [r["test"]["accuracy"] for r in group]
+        low, high = first["test"]["accuracy_interval_95"]
+        if len(group) > 1:
+            accuracy = f"{np.mean(tests):.2%} ± {100 * np.std(tests, ddof=1):.2f} ({len(group)} seeds)"
+        else:
+            accuracy = f"{tests[0]:.2%} (one run; {low:.1%} to {high:.1%})"
+        rows.append({
+            "model": MODELS.get(first["model"], first["model"]),
+            "profile": first["profile"],
+            "data": first["data"],
+            "test accuracy": accuracy,
+            "macro F1": f"{np.mean([r['test']['macro_f1'] for r in group]):.3f}",
+            "parameters": f"{first['parameter_count'] / 1e6:.2f} M" if "parameter_count" in first else "",
+            "forward": f"{first['forward_flops'] / 1e6:.0f} MFLOP" if "forward_flops" in first else "",
+            "training": f"{np.mean([r['train_seconds'] for r in group]) / 60:.1f} min",
+            "epochs": str(len(first["history"])),
+            "device": f"{first['device']}, {first['precision']}",
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """The table in Markdown, without its index."""
+    rows = [list(table.columns), ["---"] * table.shape[1], *table.astype(str).values.tolist()]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def readme_sections(records: list[dict]) -> dict[str, str]:
+    """The generated parts of README.md by the name of their markers."""
+    groups = headline(records)
+    if not groups:
+        return dict.fromkeys(
+            ("comparison", "per-class", "findings", "errors"), "No records yet: `python run.py` makes them."
+        )
+    labels = {"full": "", "quick": " The quick profile is a demonstration of a few minutes, not the headline recipe."}
+    profiles = list(dict.fromkeys(group[0]["profile"] for group in groups))
+    note = "Official 10,000 test images, read once, last epoch." + "".join(labels.get(p, "") for p in profiles)
+    table = comparison_table(records).drop(columns="data")
+    f1 = pd.DataFrame({MODELS.get(g[0]["model"], g[0]["model"]): {
+        name: f"{np.mean([r['test']['per_class'][name]['f1'] for r in g]):.3f}" for name in g[0]["class_names"]
+    } for g in groups})  # fmt: skip
+    findings = [finding for group in groups for finding in group[0].get("findings", [])]
+    errors = []
+    for group in groups:
+        first = group[0]
+        sentence = error_sentence(first["test"], first["class_names"])
+        errors.append(f"- **{MODELS.get(first['model'], first['model'])}** ({first['profile']}): {sentence}")
+    return {
+        "comparison": f"{markdown(table)}\n\n{note}",
+        "per-class": markdown(f1.rename_axis("F1 by class").reset_index()),
+        "findings": "\n".join(f"- {finding}" for finding in findings),
+        "errors": "\n".join(errors),
+    }
+
+
+def render_readme(text: str, sections: dict[str, str]) -> str:
+    """`text` with what stands between `<!-- NAME:start -->` and `<!-- NAME:end -->` replaced by each section."""
+    for name, section in sections.items():
+        start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+        before, found, rest = text.partition(start)
+        _, closed, after = rest.partition(end)
+        if not (found and closed):
+            raise InputError(f"README.md has no markers {start} and {end}, in this order: put them back.")
+        text = f"{before}{start}\n{section}\n{end}{after}"
+    return text
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m helpers.results", description="The README's tables from results/.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if README.md is out of date")
+    parser.add_argument("--table", action="store_true", help="print the comparison table of $CIFAR10_OUTPUT, and stop")
+    arguments = parser.parse_args()
+    try:
+        if arguments.table:
+            print(comparison_table(load()).to_string(index=False))
+            return 0
+        path = REPOSITORY / "README.md"
+        before = path.read_text(encoding="utf-8")
+        after = render_readme(before, readme_sections(load(REPOSITORY / "results")))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if arguments.check:
+        print("README.md agrees with results/" if before == after else "README.md is out of date: python run.py report")
+        return int(before != after)
+    if before != after:
+        write_text(path, after)
+    print("README.md rebuilt from results/" if before != after else "README.md already agrees with results/")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
