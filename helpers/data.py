@@ -18,6 +18,7 @@ import pickle
 import sys
 import tarfile
 import tempfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -186,7 +187,8 @@ def _read(folder: Path, source: str, verify: bool) -> Cifar10:
         with ThreadPoolExecutor() as pool:  # reading and transposing release the interpreter lock
             parts = list(pool.map(_read_batch, [folder / name for name in files]))
     except DataError:
-        _name_altered_file(folder, files)
+        if verify:
+            _name_altered_file(folder, files)
         raise
     images = np.concatenate([part[0] for part in parts[:-1]])
     labels = np.concatenate([part[1] for part in parts[:-1]])
@@ -214,7 +216,7 @@ def _read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """One file -> images (n, 32, 32, 3) uint8, labels (n,) uint8."""
     try:
         batch = _NumpyOnly(io.BytesIO(path.read_bytes()), encoding="bytes").load()
-        pixels, labels = batch[b"data"], np.asarray(batch[b"labels"])
+        pixels, labels = np.asarray(batch[b"data"]), np.asarray(batch[b"labels"], np.int64)
     except Exception as error:  # an altered pickle can fail in any way
         raise DataError(f"{path.name} is not a CIFAR-10 file ({error})") from None
     if pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != 3072 or labels.shape != (len(pixels),):
@@ -270,7 +272,8 @@ def _extract(archive: Path) -> Path:
     for parent in (archive.parent, Path(tempfile.gettempdir())):
         try:
             part = Path(tempfile.mkdtemp(prefix=FOLDER + ".part-", dir=parent))
-        except OSError:
+        except OSError as error:
+            reason = error.strerror
             continue
         try:
             with tarfile.open(archive) as tar:
@@ -278,7 +281,7 @@ def _extract(archive: Path) -> Path:
                     (part / name).write_bytes(tar.extractfile(f"{FOLDER}/{name}").read())
             os.replace(part, parent / FOLDER)
             return parent / FOLDER
-        except (OSError, EOFError, KeyError, tarfile.TarError) as error:
+        except (OSError, EOFError, KeyError, tarfile.TarError, zlib.error) as error:
             for left in part.glob("*"):
                 left.unlink()
             part.rmdir()

@@ -87,8 +87,9 @@ def error_sentence(test: dict, class_names: tuple[str, ...]) -> str:
     top = pairs.iloc[0]
     lines = [f"{wrong:,} of {test['images']:,} images are misclassified. The most confused pair is {top['pair']}: "
              f"{top['errors']} errors, {top['share']:.0%} of all ({top['more']})."]  # fmt: skip
-    rest = ", ".join(f"{row['pair']} ({row['errors']})" for _, row in pairs.iloc[1:4].iterrows())
-    lines.append(f"Next come {rest}.")
+    rest = ", ".join(f"{row['pair']} ({row['errors']})" for _, row in pairs.iloc[1:4].iterrows() if row["errors"])
+    if rest:
+        lines.append(f"Next come {rest}.")
     for usual in ("cat / dog", "airplane / bird"):
         rank = pairs.index[pairs["pair"] == usual]
         if len(rank):

@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib import patheffects
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -48,8 +49,10 @@ def save(fig: Figure, name: str) -> None:
     A full disk or a read-only folder costs the file, not the run: it is said in a line.
     """
     if _where["stand_in"]:
-        fig.text(0.5, 0.5, "STAND-IN, NOT CIFAR-10", rotation=25, ha="center", va="center", fontsize=30,
-                 color="#D55E00", alpha=0.35, weight="bold", zorder=1000)  # fmt: skip
+        mark = fig.text(0.5, 0.5, "STAND-IN, NOT CIFAR-10", rotation=20, ha="center", va="center", fontsize=26,
+                        color="#D55E00", alpha=0.5, weight="bold", zorder=1000)  # fmt: skip
+        mark.set_path_effects([patheffects.withStroke(linewidth=3, foreground="white", alpha=0.5)])
+        mark.set_in_layout(False)
     try:
         fig.savefig(output_folder("Images", **_where) / f"{name}.png")
     except OSError as error:

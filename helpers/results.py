@@ -11,6 +11,7 @@ python -m helpers.results --check    # only say whether they are up to date
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -38,15 +39,24 @@ def choose_profile(name: str, *, gpu: bool) -> str:
 
     Raises InputError for another name than "auto", "full", "quick" or "smoke".
     """
+    origin = "PROFILE"
+    if name == "auto" and os.environ.get("CIFAR10_PROFILE"):
+        origin, name = "CIFAR10_PROFILE", os.environ["CIFAR10_PROFILE"]
     if name == "auto":
-        name = os.environ.get("CIFAR10_PROFILE") or ("full" if gpu else "quick")
+        name = "full" if gpu else "quick"
     if name not in PROFILES:
-        raise InputError(f'PROFILE is "{name}": expected "auto", "full", "quick" or "smoke".')
+        raise InputError(f'{origin} is "{name}": expected "auto", "full", "quick" or "smoke".')
     return name
 
 
 def for_profile(profile: str, *values):
-    """Each value as it is, or its entry for `profile` where it is a dictionary with one entry a profile."""
+    """Each value as it is, or its entry for `profile` where it is a dictionary with one entry a profile.
+
+    Raises InputError for a dictionary without that entry.
+    """
+    for value in values:
+        if isinstance(value, dict) and profile not in value:
+            raise InputError(f'a parameter is {value}, without a value for PROFILE "{profile}": give it one.')
     chosen = [value[profile] if isinstance(value, dict) else value for value in values]
     return chosen[0] if len(chosen) == 1 else chosen
 
@@ -127,11 +137,14 @@ def make_record(
 def write(record: dict) -> Path:
     """Write the record to results/<model>-<profile>-seed<seed>.json, and say how it compares.
 
-    A run with other hyperparameters than the record in place is kept beside it, named after what differs.
+    A run with other hyperparameters than the record in place is kept beside it, named after what differs; one on
+    data that is not the official CIFAR-10 is named "...-altered".
     The stand-in and the smoke profile write below runs/. Raises InputError where the folder is not writable.
     """
     smoke = record["profile"] == "smoke"
     name = f"{record['model']}-{record['profile']}-seed{record['seed']}"
+    if record["data"] == "CIFAR-10 (altered)":
+        name += "-altered"
     try:
         folder = output_folder("results", stand_in=record["data"] == "stand-in", smoke=smoke)
         path = folder / f"{name}.json"
@@ -144,7 +157,10 @@ def write(record: dict) -> Path:
             differs = {key: new.get(key) for key in sorted({*old, *new}) if old.get(key) != new.get(key)}
             if differs:
                 suffix = "-".join(f"{key}={value}" for key, value in differs.items())
-                path = folder / (re.sub(r"[^A-Za-z0-9=.-]+", "_", f"{name}-{suffix}")[:150] + ".json")
+                stem = re.sub(r"[^A-Za-z0-9=.-]+", "_", f"{name}-{suffix}")
+                if len(stem) > 150:
+                    stem = f"{stem[:140]}-{hashlib.sha256(stem.encode()).hexdigest()[:8]}"
+                path = folder / f"{stem}.json"
                 print(f"Differs from {name}.json in {', '.join(differs)}: kept beside it.")
                 print(f"Test accuracy {record['test']['accuracy']:.2%}; there it was {before['test']['accuracy']:.2%}.")
         write_text(path, json.dumps(record, indent=1, default=_plain) + "\n")
@@ -181,8 +197,9 @@ def load(folder: Path | None = None) -> list[dict]:
     records = []
     for path in sorted(folder.glob("*.json")):
         try:
-            records.append(json.loads(path.read_text(encoding="utf-8")) | {"file": path.name})
-        except json.JSONDecodeError as error:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            records.append({"model": record["model"], **record, "file": path.name})
+        except (ValueError, TypeError, KeyError) as error:  # not JSON, or not a record
             raise InputError(
                 f"{relative(path)} is not a record ({error}): delete it, or run its notebook again."
             ) from None
@@ -206,7 +223,13 @@ def versions() -> dict[str, str]:
     """Python's version and those of the libraries that this process has imported."""
     names = {"numpy": "numpy", "torch": "torch", "torchvision": "torchvision", "keras": "keras",
              "tensorflow": "tensorflow", "jax": "jax", "sklearn": "scikit-learn"}  # fmt: skip
-    found = {name: importlib.metadata.version(name) for module, name in names.items() if module in sys.modules}
+    found = {}
+    for module, name in names.items():
+        if module in sys.modules:
+            try:
+                found[name] = importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:  # installed under another name, as tensorflow-cpu is
+                found[name] = str(getattr(sys.modules[module], "__version__", "unknown"))
     return {"python": platform.python_version(), **found}
 
 
@@ -230,16 +253,21 @@ def _git(*words: str) -> str:
 
 def headline(records: list[dict]) -> list[list[dict]]:
     """The records that stand for each model, one list a model: the full profile's seeds where there are any, else the
-    quick profile's. Runs with changed hyperparameters (named after what differs) are left out."""
+    quick profile's. Runs on altered data or with changed hyperparameters (named after what differs, or unlike the
+    first seed's) are left out."""
     groups = []
     for model in dict.fromkeys(r["model"] for r in records):
         plain = [r for r in records if r["model"] == model and re.fullmatch(r".*-seed\d+\.json", r["file"])]
         for profile in PROFILES:
             group = [r for r in plain if r["profile"] == profile]
             if group:
-                groups.append(group)
+                groups.append([r for r in group if _recipe(r) == _recipe(group[0])])
                 break
     return groups
+
+
+def _recipe(record: dict) -> dict:
+    return {key: value for key, value in record["hyperparameters"].items() if key != "SEED"}
 
 
 def comparison_table(records: list[dict]) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import copy
 import hashlib
 import json
 import os
+import platform
 import random
 import sys
 import time
@@ -45,6 +46,15 @@ def choose_device(name: str = "auto") -> torch.device:
     if name.split(":")[0] not in here:
         raise InputError(f'DEVICE is "{name}", and this machine has {", ".join(here)}: use one of these or "auto".')
     return torch.device(name)
+
+
+def device_name(device: torch.device) -> str:
+    """The device in words, for prints and records: "NVIDIA H100" or "CPU, 2 threads, AVX512"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        return f"CPU, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+    return f"{device.type.upper()}, {platform.machine()}"
 
 
 def choose_precision(device: torch.device) -> torch.dtype:
@@ -110,13 +120,13 @@ def fit(
     schedule: stepped after every step of the optimizer, not every epoch.
     precision: the type for autocast; None asks `choose_precision`. float16 scales the loss (GradScaler).
     checkpoint: a file to which each finished epoch is saved; if it exists, training carries on from it and ends with
-        the weights, bit for bit on the CPU, that an uninterrupted run gives.
+        the weights, bit for bit on the CPU with as many threads, that an uninterrupted run gives.
     settings: plain values that a checkpoint must share, else it is refused (the hyperparameters, say).
     after_epoch: called with each row of the history.
 
     Columns: epoch (from 1), resolution (pixels), train_loss (nats, as optimised), train_accuracy (on augmented
     images, during the epoch), learning_rate (at its end), seconds (of training, without validation), and
-    validation_loss, validation_accuracy where `validation` is given.
+    validation_loss, validation_accuracy where `validation` is given; attrs["resumed"] tells of a resume.
     Raises InputError for epochs < 1 or a loss that is no longer finite, CheckpointError for one that does not fit.
     """
     if epochs < 1:
@@ -127,8 +137,10 @@ def fit(
     state = {"model": model, "optimizer": optimizer, "scaler": scaler}
     if schedule is not None:
         state["schedule"] = schedule
-    settings = {**(settings or {}), "epochs": epochs, "steps": len(train), "precision": str(precision)}
+    settings = {**(settings or {}), "epochs": epochs, "steps": len(train), "precision": str(precision),
+                "optimizer": _kind(optimizer), "schedule": type(schedule).__name__}  # fmt: skip
     history = _resume(checkpoint, state, settings) if checkpoint else []
+    resumed = bool(history)
     if len(history) < epochs:
         _print_estimate(model, train, validation, precision, range(len(history), epochs))
     bar = tqdm(
@@ -160,7 +172,9 @@ def fit(
         raise KeyboardInterrupt(f"training stopped in epoch {len(history) + 1}: {saved}run again to carry on") from None
     finally:
         bar.close()
-    return pd.DataFrame(history)
+    table = pd.DataFrame(history)
+    table.attrs["resumed"] = resumed
+    return table
 
 
 def _train_epoch(model, train, optimizer, schedule, loss_function, precision, scaler, bar) -> tuple[float, float]:
@@ -184,14 +198,21 @@ def _train_epoch(model, train, optimizer, schedule, loss_function, precision, sc
     return loss_sum.item() / train.images, correct.item() / train.images
 
 
-def predict(model: nn.Module, batches: Batches, precision: torch.dtype | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (n, classes) float32 and labels (n,) int64 of every image, in order, in evaluation mode."""
+def predict(
+    model: nn.Module, batches: Batches, precision: torch.dtype | None = None, *, progress: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (n, classes) float32 and labels (n,) int64 of every image, in order, in evaluation mode.
+
+    progress: show a bar if it takes over two seconds.
+    """
     precision = precision or choose_precision(batches.device)
     was_training = model.training
     model.eval()
     logits, labels = [], []
     with torch.no_grad(), autocast(batches.device, precision):
-        for x, y in tqdm(batches, unit="batch", file=sys.stdout, ncols=80, delay=2, leave=False):
+        for x, y in tqdm(
+            batches, unit="batch", file=sys.stdout, ncols=80, delay=2, leave=False, disable=not progress
+        ):
             logits.append(model(x).float())
             labels.append(y)
     model.train(was_training)
@@ -199,7 +220,7 @@ def predict(model: nn.Module, batches: Batches, precision: torch.dtype | None = 
 
 
 def _validate(model: nn.Module, validation: Batches, precision: torch.dtype) -> dict:
-    logits, labels = map(torch.from_numpy, predict(model, validation, precision))
+    logits, labels = map(torch.from_numpy, predict(model, validation, precision, progress=False))
     return {
         "validation_loss": nn.functional.cross_entropy(logits, labels).item(),
         "validation_accuracy": (logits.argmax(1) == labels).double().mean().item(),
@@ -207,7 +228,7 @@ def _validate(model: nn.Module, validation: Batches, precision: torch.dtype) -> 
 
 
 def _print_estimate(model, train, validation, precision, epochs: range) -> None:
-    """Time two steps on a copy of the model, and say how long `epochs` will take if that is over two seconds."""
+    """Time three steps on a copy of the model, and say how long `epochs` will take if that is over two seconds."""
     train.epoch = epochs.start
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         twin = copy.deepcopy(model).train()
@@ -220,7 +241,7 @@ def _print_estimate(model, train, validation, precision, epochs: range) -> None:
             loss.item()
 
         step()
-        image = min(_clock(step), _clock(step)) / len(y)
+        image = min(_clock(step) for _ in range(3)) / len(y)
     pixels = 0
     for epoch in epochs:
         train.epoch = epoch
@@ -281,7 +302,7 @@ def _save(checkpoint: Path, state: dict, settings: dict, history: list[dict]) ->
     except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
-        cause = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        cause = getattr(error, "strerror", None) or _first_line(error)
         print(f"\nEpoch {len(history)} was not saved ({cause}, {relative(checkpoint)}); training goes on without it.")
 
 
@@ -293,11 +314,11 @@ def _resume(checkpoint: Path, state: dict, settings: dict) -> list[dict]:
             continue
         try:
             saved = torch.load(path, map_location="cpu", weights_only=True)
-            missing = {*state, "settings", "history", "random"} - saved.keys()
+            missing = {"model", "optimizer", "scaler", "settings", "history", "random"} - saved.keys()
             if missing:
                 raise KeyError(f"no {', '.join(sorted(missing))}")
         except Exception as error:  # a file cut short can fail anywhere in the reader
-            damaged.append(f"{path.name}: {str(error).splitlines()[0][:90]}")
+            damaged.append(f"{path.name}: {_first_line(error)[:90]}")
             continue
         _check(path, saved, state, settings)
         for key, part in state.items():
@@ -319,6 +340,10 @@ def _resume(checkpoint: Path, state: dict, settings: dict) -> list[dict]:
     return []
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 def _check(path: Path, saved: dict, state: dict, settings: dict) -> None:
     """Raise CheckpointError, before anything is loaded, if the checkpoint is another model's or another run's."""
     here = {key: tuple(value.shape) for key, value in state["model"].state_dict().items()}
@@ -335,6 +360,11 @@ def _check(path: Path, saved: dict, state: dict, settings: dict) -> None:
                 f"{relative(path)} is from another run: {key} is {saved['settings'].get(key)} there and "
                 f"{settings.get(key)} here. Delete it, or name another checkpoint, to start afresh."
             )
+
+
+def _kind(optimizer: torch.optim.Optimizer) -> str:
+    """ "SGD of 62 tensors": what must agree for an optimizer's state to be loaded."""
+    return f"{type(optimizer).__name__} of {' + '.join(str(len(g['params'])) for g in optimizer.param_groups)} tensors"
 
 
 def _random_state() -> dict:

@@ -1,0 +1,38 @@
+"""Fixtures of all tests: a small stand-in, the real data where it is at hand, and an output folder that is not ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import pytest
+
+from helpers import data
+
+matplotlib.use("Agg")  # no window, no display needed
+
+
+@pytest.fixture(autouse=True)
+def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test writes its figures and records below its own temporary folder, never into the repository's."""
+    folder = tmp_path / "output"
+    monkeypatch.setenv("CIFAR10_OUTPUT", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small() -> data.Cifar10:
+    """A stand-in of 4,000 + 1,000 images."""
+    return data.stand_in(4_000, 1_000)
+
+
+@pytest.fixture(scope="session")
+def cifar() -> data.Cifar10:
+    """The real CIFAR-10 from this machine, else the test is skipped; nothing is ever downloaded."""
+    try:
+        found = data.load_cifar10(download=False)
+    except data.DataError as error:
+        pytest.skip(f"needs CIFAR-10 (set CIFAR10_ROOT to the folder that holds it): {str(error).splitlines()[0]}")
+    if found.is_stand_in:
+        pytest.skip("needs CIFAR-10, and CIFAR10_ROOT asks for the stand-in")
+    return found
