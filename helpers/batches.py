@@ -55,13 +55,17 @@ class Batches:
             raise InputError("the split is empty: expected at least one image")
         if augment and batch_size > len(images):
             raise InputError(f"batch size {batch_size:,} is larger than the {len(images):,} training images")
+        sides = [resolution] if isinstance(resolution, int) else list(resolution)
+        if not sides or not all(1 <= side <= images.shape[1] for side in sides):
+            raise InputError(f"RESOLUTION is {resolution}: expected 1 to {images.shape[1]} pixels, or a list of such.")
+        if not 0 <= translate < images.shape[1]:
+            raise InputError(f"TRANSLATE is {translate}: expected 0 to {images.shape[1] - 1} pixels.")
         self.batch_size, self.device, self.seed, self.epoch = batch_size, torch.device(device), seed, 0
         self.augment, self.flip, self.translate = augment, flip, translate if augment else 0
-        self._resolution = [resolution] if isinstance(resolution, int) else list(resolution)
-        pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
-        if self.translate:
-            pixels = F.pad(pixels.float(), [self.translate] * 4, mode="reflect").to(torch.uint8)
-        self._pixels = pixels.permute(0, 2, 3, 1).contiguous().to(self.device)  # NHWC: a gather is channels_last
+        self._resolution = sides
+        border = (self.translate, self.translate)
+        pixels = np.pad(images, [(0, 0), border, border, (0, 0)], mode="reflect") if self.translate else images
+        self._pixels = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)  # NHWC: a gather is channels_last
         self._labels = torch.from_numpy(np.asarray(labels).astype(np.int64)).to(self.device)
         self._size = images.shape[1]
         self._mean = 255 * torch.tensor(MEAN, device=self.device)

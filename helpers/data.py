@@ -130,6 +130,8 @@ def load_cifar10(root: str | os.PathLike | None = None, *, verify: bool = True, 
             return _read(place, source, verify)
         if (place / ARCHIVE).is_file():
             return _read(_extract(place / ARCHIVE), source, verify)
+        if source == "$CIFAR10_ROOT":
+            print(f"$CIFAR10_ROOT holds neither {FOLDER} nor {ARCHIVE}: looking elsewhere.")
     looked = "\n".join(f"  {source}" for _, source in _places(root))
     if root is not None:
         raise DataError(

@@ -23,6 +23,7 @@ from helpers.data import STAND_IN, Cifar10, output_folder
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442", "#7F7F7F", "#8B5A2B"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*", "<", ">"]  # classes differ in shape as well as in colour
 TRUE, PREDICTED = "true class", "predicted class"
+WATERMARK = "STAND-IN, NOT CIFAR-10"
 _where = {"stand_in": False, "smoke": False}
 
 
@@ -48,8 +49,8 @@ def save(fig: Figure, name: str) -> None:
 
     A full disk or a read-only folder costs the file, not the run: it is said in a line.
     """
-    if _where["stand_in"]:
-        mark = fig.text(0.5, 0.5, "STAND-IN, NOT CIFAR-10", rotation=20, ha="center", va="center", fontsize=26,
+    if _where["stand_in"] and WATERMARK not in [text.get_text() for text in fig.texts]:
+        mark = fig.text(0.5, 0.5, WATERMARK, rotation=20, ha="center", va="center", fontsize=26,
                         color="#D55E00", alpha=0.5, weight="bold", zorder=1000)  # fmt: skip
         mark.set_path_effects([patheffects.withStroke(linewidth=3, foreground="white", alpha=0.5)])
         mark.set_in_layout(False)

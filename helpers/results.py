@@ -150,9 +150,9 @@ def write(record: dict) -> Path:
         path = folder / f"{name}.json"
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError):
+        except (OSError, ValueError):
             before = None
-        if before:
+        if isinstance(before, dict) and "hyperparameters" in before:
             old, new = before["hyperparameters"], json.loads(json.dumps(record["hyperparameters"], default=_plain))
             differs = {key: new.get(key) for key in sorted({*old, *new}) if old.get(key) != new.get(key)}
             if differs:

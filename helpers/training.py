@@ -43,7 +43,9 @@ def choose_device(name: str = "auto") -> torch.device:
     here = ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available() + ["cpu"]
     if name == "auto":
         return torch.device(here[0])
-    if name.split(":")[0] not in here:
+    kind, _, number = name.partition(":")
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if kind not in here or (number and not (number.isdigit() and int(number) < count)):
         raise InputError(f'DEVICE is "{name}", and this machine has {", ".join(here)}: use one of these or "auto".')
     return torch.device(name)
 
@@ -60,20 +62,15 @@ def device_name(device: torch.device) -> str:
 def choose_precision(device: torch.device) -> torch.dtype:
     """The type for autocast: bfloat16 where the hardware has it, float16 on older CUDA, float32 otherwise.
 
-    A CPU is asked by the clock: bfloat16 if a 3x3 convolution is at least 1.3 times as fast in it. (PyTorch runs
-    bfloat16 on every CPU, at a third of float32's speed where the instructions are missing.)
+    On a CPU that is AVX-512 BF16 or AMX. (PyTorch runs bfloat16 on every CPU, at a third of float32's speed where the
+    instructions are missing.)
     """
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    if device.type != "cpu":
-        return torch.float32
-    x = torch.randn(64, 64, 16, 16).contiguous(memory_format=torch.channels_last)
-    conv = nn.Conv2d(64, 64, 3, padding=1).to(memory_format=torch.channels_last)
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        with torch.no_grad(), autocast(device, dtype):
-            seconds[dtype] = min(_clock(lambda: conv(x)) for _ in range(6))
-    return torch.bfloat16 if 1.3 * seconds[torch.bfloat16] < seconds[torch.float32] else torch.float32
+    if device.type == "cpu":
+        asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # absent from some builds: then float32
+        return torch.bfloat16 if any(getattr(torch.cpu, name, bool)() for name in asked) else torch.float32
+    return torch.float32
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
@@ -84,7 +81,7 @@ def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
 def matmul_flops(device: torch.device, precision: torch.dtype) -> float:
     """Floating-point operations a second of a large matrix product: the yardstick for estimates and utilisation."""
     n = 1024 if device.type == "cpu" else 4096
-    a = torch.randn(n, n, device=device, dtype=precision)
+    a = torch.ones(n, n, device=device, dtype=precision)
 
     def product():
         (a @ a)[0, 0].item()  # .item() waits for the device
@@ -168,7 +165,7 @@ def fit(
             if after_epoch:
                 after_epoch(row)
     except KeyboardInterrupt:
-        saved = f"{len(history)} of {epochs} epochs are saved; " if checkpoint else ""
+        saved = f"{len(history)} of {epochs} epochs are saved; " if checkpoint and checkpoint.exists() else ""
         raise KeyboardInterrupt(f"training stopped in epoch {len(history) + 1}: {saved}run again to carry on") from None
     finally:
         bar.close()
@@ -210,9 +207,7 @@ def predict(
     model.eval()
     logits, labels = [], []
     with torch.no_grad(), autocast(batches.device, precision):
-        for x, y in tqdm(
-            batches, unit="batch", file=sys.stdout, ncols=80, delay=2, leave=False, disable=not progress
-        ):
+        for x, y in tqdm(batches, unit="batch", file=sys.stdout, ncols=80, delay=2, leave=False, disable=not progress):
             logits.append(model(x).float())
             labels.append(y)
     model.train(was_training)
@@ -231,7 +226,10 @@ def _print_estimate(model, train, validation, precision, epochs: range) -> None:
     """Time three steps on a copy of the model, and say how long `epochs` will take if that is over two seconds."""
     train.epoch = epochs.start
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        twin = copy.deepcopy(model).train()
+        try:
+            twin = copy.deepcopy(model).train()
+        except RuntimeError:  # the model holds tensors of an earlier pass, in hooks say: no estimate then
+            return
         x, y = next(iter(train))
 
         def step():
@@ -277,7 +275,7 @@ def checkpoint_path(name: str, model: nn.Module, settings: dict) -> Path:
 
 def forget(checkpoint: Path) -> None:
     """Delete a finished run's checkpoint, so that the next run starts afresh."""
-    for path in (checkpoint, _previous(checkpoint)):
+    for path in (checkpoint, _previous(checkpoint), *checkpoint.parent.glob(f"{checkpoint.stem}.*.part")):
         path.unlink(missing_ok=True)
 
 

@@ -32,7 +32,18 @@ def cifar() -> data.Cifar10:
     try:
         found = data.load_cifar10(download=False)
     except data.DataError as error:
-        pytest.skip(f"needs CIFAR-10 (set CIFAR10_ROOT to the folder that holds it): {str(error).splitlines()[0]}")
+        pytest.skip(f"needs CIFAR-10 (set CIFAR10_ROOT to the folder that holds it): {str(error).split('. Looked')[0]}")
     if found.is_stand_in:
         pytest.skip("needs CIFAR-10, and CIFAR10_ROOT asks for the stand-in")
     return found
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Networks as small as these are slower on many threads, above all beside other programs."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -223,3 +223,17 @@ def test_resolution_by_epoch_and_the_last_one_stays():
 def test_what_does_not_fit_is_refused(images, labels, options, message):
     with pytest.raises(InputError, match=message):
         Batches(images, labels, **({"batch_size": 10} | options))
+
+
+@pytest.mark.parametrize("bad", [{"resolution": 0}, {"resolution": 33}, {"resolution": []}, {"resolution": [32, 64]}])
+def test_resolution_that_does_not_fit_is_refused(bad):
+    images, labels = np.zeros((4, 32, 32, 3), np.uint8), np.zeros(4, np.uint8)
+    with pytest.raises(InputError, match="RESOLUTION is .*: expected 1 to 32 pixels"):
+        Batches(images, labels, batch_size=2, **bad)
+
+
+@pytest.mark.parametrize("bad", [-1, 32])
+def test_translation_that_does_not_fit_is_refused(bad):
+    images, labels = np.zeros((4, 32, 32, 3), np.uint8), np.zeros(4, np.uint8)
+    with pytest.raises(InputError, match=f"TRANSLATE is {bad}: expected 0 to 31 pixels"):
+        Batches(images, labels, batch_size=2, augment=True, translate=bad)

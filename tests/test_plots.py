@@ -255,3 +255,12 @@ def test_folder_that_cannot_be_written_costs_one_line(output, monkeypatch, capsy
 def test_short_names_drop_the_stand_ins_prefix(small):
     assert plots.short(small.class_names) == list(data.STAND_IN_CLASSES)
     assert plots.short(NAMES) == list(NAMES)
+
+
+def test_watermark_stands_once_also_on_a_figure_with_a_heading(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("CIFAR10_OUTPUT", str(tmp_path))
+    plots.use(small, "smoke")
+    fig = plots.image_rows(small.train_images[:4].reshape(2, 2, 32, 32, 3), ["a", "b"], "a heading")
+    for _ in range(2):
+        plots.save(fig, "rows")
+    assert [text.get_text() for text in fig.texts].count(plots.WATERMARK) == 1

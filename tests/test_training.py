@@ -21,6 +21,7 @@ from helpers import training
 from helpers.batches import Batches
 from helpers.data import REPOSITORY, InputError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 GENERATOR = np.random.default_rng(0)
 IMAGES = GENERATOR.integers(0, 256, (100, 32, 32, 3), dtype=np.uint8)
 LABELS = GENERATOR.integers(0, 10, 100)
@@ -69,15 +70,6 @@ def assert_bit_equal(one: dict, other: dict) -> None:
 
 def assert_same_history(one: pd.DataFrame, other: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(one.drop(columns="seconds"), other.drop(columns="seconds"), check_exact=True)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Networks this small are slower on many threads, above all beside other programs."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def noisy_loss(logits, labels):
@@ -663,25 +655,18 @@ def test_choose_device_refuses_cuda_where_there_is_none(monkeypatch):
             training.choose_device(name)
 
 
-def test_choose_precision_on_the_cpu_follows_the_clock(monkeypatch):
-    assert training.choose_precision(torch.device("cpu")) in (torch.float32, torch.bfloat16)
+def test_choose_precision_on_the_cpu_follows_the_hardware(monkeypatch):
+    """Not the clock: a resumed run must choose the same type, however busy the machine is."""
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     assert training.choose_precision(torch.device("mps")) == torch.float32
-    for fast, expected in ((torch.bfloat16, torch.bfloat16), (torch.float32, torch.float32), (None, torch.float32)):
-        enabled = []
-        real = training.autocast
-
-        def autocast(device, dtype, real=real, enabled=enabled):
-            enabled.append(dtype)
-            return real(device, dtype)
-
-        def clock(call, fast=fast, enabled=enabled):
-            call()
-            return 0.5 if enabled[-1] == fast else 1.0
-
-        with monkeypatch.context() as patch:
-            patch.setattr(training, "autocast", autocast)
-            patch.setattr(training, "_clock", clock)
-            assert training.choose_precision(torch.device("cpu")) == expected
+    for avx512, amx in ((True, False), (False, True), (True, True), (False, False)):
+        for name, answer in zip(names, (avx512, amx)):
+            monkeypatch.setattr(torch.cpu, name, lambda answer=answer: answer, raising=False)
+        expected = torch.bfloat16 if avx512 or amx else torch.float32
+        assert training.choose_precision(torch.device("cpu")) == expected
+    for name in names:
+        monkeypatch.delattr(torch.cpu, name)
+    assert training.choose_precision(torch.device("cpu")) == torch.float32
 
 
 def test_autocast_leaves_float32_alone():
