@@ -95,8 +95,12 @@ class Cifar10:
 
     @property
     def name(self) -> str:
-        """What figures and records call it: "CIFAR-10", "CIFAR-10 (altered)" or "stand-in"."""
-        return STAND_IN if self.is_stand_in else "CIFAR-10" if self.official else "CIFAR-10 (altered)"
+        """What figures and records call it: "CIFAR-10", "CIFAR-10 (altered)", "own images" or "stand-in"."""
+        if self.is_stand_in:
+            return STAND_IN
+        if self.class_names != CLASS_NAMES:
+            return "own images"
+        return "CIFAR-10" if self.official else "CIFAR-10 (altered)"
 
     def __repr__(self) -> str:
         shapes = f"train {self.train_images.shape}, test {self.test_images.shape}, {self.train_images.dtype}"
@@ -410,15 +414,15 @@ def _draw(labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 # ------------------------------------------------------------------------------- where outputs may go
 
 
-def output_folder(kind: str, *, stand_in: bool, smoke: bool = False) -> Path:
+def output_folder(kind: str, *, stand_in: bool, smoke: bool = False, experiment: bool = False) -> Path:
     """The folder for `kind` ("Images" or "results"), made if missing.
 
-    The repository's own; $CIFAR10_OUTPUT/kind where that is set; and never the repository's for the stand-in or the
-    smoke profile, which go to runs/stand-in and runs/smoke.
+    The repository's own; $CIFAR10_OUTPUT/kind where that is set; and never the repository's for the stand-in, the
+    smoke profile or an experiment, which go to runs/stand-in, runs/smoke and runs/experiment.
     """
     base = Path(os.environ.get("CIFAR10_OUTPUT") or REPOSITORY).resolve()
-    if base == REPOSITORY and (stand_in or smoke):
-        base = REPOSITORY / "runs" / (STAND_IN if stand_in else "smoke")
+    if base == REPOSITORY and (stand_in or smoke or experiment):
+        base = REPOSITORY / "runs" / (STAND_IN if stand_in else "smoke" if smoke else "experiment")
     (base / kind).mkdir(parents=True, exist_ok=True)
     return base / kind
 

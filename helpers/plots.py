@@ -9,6 +9,8 @@ Colours: M. Okabe and K. Ito, "Color Universal Design", 2008; heat maps use civi
 
 from __future__ import annotations
 
+import textwrap
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -24,12 +26,16 @@ COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*", "<", ">"]  # classes differ in shape as well as in colour
 TRUE, PREDICTED = "true class", "predicted class"
 WATERMARK = "STAND-IN, NOT CIFAR-10"
-_where = {"stand_in": False, "smoke": False}
+_where = {"stand_in": False, "smoke": False, "experiment": False}
 
 
-def use(cifar: Cifar10, profile: str) -> None:
-    """Set the style of all figures, and mark them from now on if `cifar` is the stand-in (with a banner in print)."""
-    _where.update(stand_in=cifar.is_stand_in, smoke=profile == "smoke")
+def use(cifar: Cifar10, profile: str, *, experiment: bool = False) -> None:
+    """Set the style of all figures, and mark them from now on if `cifar` is the stand-in (with a banner in print).
+
+    experiment: save below runs/experiment instead of Images/, as for images of one's own.
+    """
+    experiment = experiment or cifar.name in ("CIFAR-10 (altered)", "own images")
+    _where.update(stand_in=cifar.is_stand_in, smoke=profile == "smoke", experiment=experiment)
     sns.set_theme(style="ticks", palette=COLORS)
     mpl.rcParams.update({
         "figure.dpi": 80, "savefig.dpi": 130, "figure.constrained_layout.use": True, "savefig.facecolor": "white",
@@ -45,7 +51,7 @@ def use(cifar: Cifar10, profile: str) -> None:
 
 
 def save(fig: Figure, name: str) -> None:
-    """Save as Images/<name>.png (the stand-in and the smoke profile: below runs/), watermarked for the stand-in.
+    """Save as Images/<name>.png, watermarked for the stand-in (which, like smoke and experiments, goes below runs/).
 
     A full disk or a read-only folder costs the file, not the run: it is said in a line.
     """
@@ -75,7 +81,10 @@ def image_rows(images: np.ndarray, row_names: list[str], title: str, captions: l
     """
     rows, columns = images.shape[:2]
     height = 0.86 if captions else 0.66
-    fig, axes = plt.subplots(rows, columns, figsize=(0.66 * columns + 1.4, height * rows + 0.6), squeeze=False)
+    width = 0.66 * columns + 1.4
+    title = textwrap.fill(title, int(8.2 * width))  # characters of a heading in this many inches
+    size = (width, height * rows + 0.35 + 0.25 * len(title.splitlines()))
+    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     fig.suptitle(title, x=0.01, ha="left")
     for (row, column), ax in np.ndenumerate(axes):
         ax.imshow(images[row, column])

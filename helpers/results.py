@@ -134,35 +134,40 @@ def make_record(
     return {key: value for key, value in record.items() if value is not None}
 
 
+def changed(model: str, profile: str, seed: int, hyperparameters: dict) -> bool:
+    """Whether this is an experiment: other hyperparameters than those of the record in results/. Says which."""
+    reference = _read(REPOSITORY / "results" / f"{model}-{profile}-seed{seed}.json")
+    differs = _differences(reference, {"hyperparameters": hyperparameters}) if reference else {}
+    differs.pop("architecture", None)
+    if differs:
+        print(f"An experiment: {', '.join(differs)} differ from the record in results/. Figures go to runs/experiment.")
+    return bool(differs)
+
+
 def write(record: dict) -> Path:
     """Write the record to results/<model>-<profile>-seed<seed>.json, and say how it compares.
 
-    A run with other hyperparameters than the record in place is kept beside it, named after what differs; one on
-    data that is not the official CIFAR-10 is named "...-altered".
+    A run with other hyperparameters or another architecture than the record in place is kept beside it, named after
+    what differs; one on data that is not the official CIFAR-10 is named "...-altered".
     The stand-in and the smoke profile write below runs/. Raises InputError where the folder is not writable.
     """
-    smoke = record["profile"] == "smoke"
+    smoke, stand_in = record["profile"] == "smoke", record["data"] == "stand-in"
     name = f"{record['model']}-{record['profile']}-seed{record['seed']}"
-    if record["data"] == "CIFAR-10 (altered)":
+    if record["data"] != "CIFAR-10" and not stand_in:
         name += "-altered"
     try:
-        folder = output_folder("results", stand_in=record["data"] == "stand-in", smoke=smoke)
+        folder = output_folder("results", stand_in=stand_in, smoke=smoke)
         path = folder / f"{name}.json"
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            before = None
-        if isinstance(before, dict) and "hyperparameters" in before:
-            old, new = before["hyperparameters"], json.loads(json.dumps(record["hyperparameters"], default=_plain))
-            differs = {key: new.get(key) for key in sorted({*old, *new}) if old.get(key) != new.get(key)}
-            if differs:
-                suffix = "-".join(f"{key}={value}" for key, value in differs.items())
-                stem = re.sub(r"[^A-Za-z0-9=.-]+", "_", f"{name}-{suffix}")
-                if len(stem) > 150:
-                    stem = f"{stem[:140]}-{hashlib.sha256(stem.encode()).hexdigest()[:8]}"
-                path = folder / f"{stem}.json"
-                print(f"Differs from {name}.json in {', '.join(differs)}: kept beside it.")
-                print(f"Test accuracy {record['test']['accuracy']:.2%}; there it was {before['test']['accuracy']:.2%}.")
+        before = _read(path) or _read(REPOSITORY / "results" / path.name)
+        differs = _differences(before, record) if before and before.get("data") == record["data"] else {}
+        if differs:
+            suffix = "-".join(f"{key}={value}" for key, value in differs.items())
+            stem = re.sub(r"[^A-Za-z0-9=.-]+", "_", f"{name}-{suffix}")
+            if len(stem) > 150:
+                stem = f"{stem[:140]}-{hashlib.sha256(stem.encode()).hexdigest()[:8]}"
+            path = folder / f"{stem}.json"
+            print(f"Differs from {name}.json in {', '.join(differs)}: kept beside it.")
+            print(f"Test accuracy {record['test']['accuracy']:.2%}; there it was {before['test']['accuracy']:.2%}.")
         write_text(path, json.dumps(record, indent=1, default=_plain) + "\n")
     except OSError as error:
         raise InputError(
@@ -171,6 +176,24 @@ def write(record: dict) -> Path:
         ) from None
     print(f"Record: {relative(path)}")
     return path
+
+
+def _read(path: Path) -> dict | None:
+    """The record in a file; None where there is none, or something else."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) and {"hyperparameters", "test"} <= record.keys() else None
+
+
+def _differences(before: dict, now: dict) -> dict:
+    """What `now` has otherwise than `before`: hyperparameters by name, and the architecture."""
+    old, new = before["hyperparameters"], json.loads(json.dumps(now["hyperparameters"], default=_plain))
+    differs = {key: new.get(key) for key in sorted({*old, *new}) if old.get(key) != new.get(key)}
+    if before.get("architecture") != now.get("architecture"):
+        differs["architecture"] = now.get("architecture")
+    return differs
 
 
 def write_text(path: Path, text: str) -> None:
@@ -254,10 +277,11 @@ def _git(*words: str) -> str:
 def headline(records: list[dict]) -> list[list[dict]]:
     """The records that stand for each model, one list a model: the full profile's seeds where there are any, else the
     quick profile's. Runs on altered data or with changed hyperparameters (named after what differs, or unlike the
-    first seed's) are left out."""
+    first seed's) are left out, unless there is nothing else."""
     groups = []
     for model in dict.fromkeys(r["model"] for r in records):
-        plain = [r for r in records if r["model"] == model and re.fullmatch(r".*-seed\d+\.json", r["file"])]
+        mine = [r for r in records if r["model"] == model]
+        plain = [r for r in mine if re.fullmatch(r".*-seed\d+\.json", r["file"])] or mine[:1]
         for profile in PROFILES:
             group = [r for r in plain if r["profile"] == profile]
             if group:
@@ -291,6 +315,7 @@ def comparison_table(records: list[dict]) -> pd.DataFrame:
             "forward": f"{first['forward_flops'] / 1e6:.0f} MFLOP" if "forward_flops" in first else "",
             "training": f"{np.mean([r['train_seconds'] for r in group]) / 60:.1f} min",
             "epochs": str(len(first["history"])),
+            "image": "{0}×{0}".format(first["history"][-1].get("resolution", 32)),
             "device": f"{first['device']}, {first['precision']}",
         })  # fmt: skip
     return pd.DataFrame(rows)
@@ -309,9 +334,12 @@ def readme_sections(records: list[dict]) -> dict[str, str]:
         return dict.fromkeys(
             ("comparison", "per-class", "findings", "errors"), "No records yet: `python run.py` makes them."
         )
-    labels = {"full": "", "quick": " The quick profile is a demonstration of a few minutes, not the headline recipe."}
-    profiles = list(dict.fromkeys(group[0]["profile"] for group in groups))
-    note = "Official 10,000 test images, read once, last epoch." + "".join(labels.get(p, "") for p in profiles)
+    note = "The official 10,000 test images, scored once, after the last epoch."
+    if any(group[0]["profile"] == "quick" for group in groups):
+        note += (
+            " **Quick rows are demonstrations**, not the headline recipe: they show what a few minutes on the device "
+            "named give, with different epochs and image sizes. They compare budgets, not architectures."
+        )
     table = comparison_table(records).drop(columns="data")
     f1 = pd.DataFrame({MODELS.get(g[0]["model"], g[0]["model"]): {
         name: f"{np.mean([r['test']['per_class'][name]['f1'] for r in g]):.3f}" for name in g[0]["class_names"]

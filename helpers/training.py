@@ -6,14 +6,17 @@ logits, labels = predict(model, test)
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import copy
 import hashlib
+import inspect
 import json
 import os
 import platform
 import random
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -266,10 +269,22 @@ def duration(seconds: float) -> str:
 # --------------------------------------------------------------------------------------- checkpoints
 
 
+def architecture(model: nn.Module) -> str:
+    """Eight hexadecimal digits that change with the model: its layers, its shapes, and the code of its own classes
+    (those written in the notebook; comments and layout do not count)."""
+    shapes = {key: list(value.shape) for key, value in model.state_dict().items()}
+    sources = []
+    for kind in dict.fromkeys(type(module) for module in model.modules()):
+        if kind.__module__ == "__main__":
+            with contextlib.suppress(OSError, TypeError, SyntaxError):  # typed at a bare prompt: no source
+                sources.append(ast.dump(ast.parse(textwrap.dedent(inspect.getsource(kind)))))
+    content = json.dumps([repr(model), shapes, sources])
+    return hashlib.sha256(content.encode()).hexdigest()[:8]
+
+
 def checkpoint_path(name: str, model: nn.Module, settings: dict) -> Path:
     """runs/checkpoints/<name>-<hash>.pt: another model or other settings get another file, so they start afresh."""
-    shapes = {key: list(value.shape) for key, value in model.state_dict().items()}
-    content = json.dumps([repr(model), shapes, settings], sort_keys=True, default=str)
+    content = json.dumps([architecture(model), settings], sort_keys=True, default=str)
     return REPOSITORY / "runs" / "checkpoints" / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}.pt"
 
 

@@ -228,7 +228,7 @@ def test_what_does_not_fit_is_refused(images, labels, options, message):
 @pytest.mark.parametrize("bad", [{"resolution": 0}, {"resolution": 33}, {"resolution": []}, {"resolution": [32, 64]}])
 def test_resolution_that_does_not_fit_is_refused(bad):
     images, labels = np.zeros((4, 32, 32, 3), np.uint8), np.zeros(4, np.uint8)
-    with pytest.raises(InputError, match="RESOLUTION is .*: expected 1 to 32 pixels"):
+    with pytest.raises(InputError, match=r"RESOLUTION is .*: expected 1 to 32 pixels"):
         Batches(images, labels, batch_size=2, **bad)
 
 

@@ -202,8 +202,11 @@ def test_save_writes_a_png_into_images(output):
 def test_figures_of_real_data_go_into_the_repositorys_images(tmp_path, monkeypatch):
     monkeypatch.delenv("CIFAR10_OUTPUT")
     monkeypatch.setattr(data, "REPOSITORY", tmp_path.resolve())
-    plots.save(figure(), "rates")
-    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")] == ["Images/rates.png"]
+    for experiment, folder in ((False, "Images"), (True, "runs/experiment/Images")):
+        monkeypatch.setitem(plots._where, "experiment", experiment)
+        plots.save(figure(), f"rates-{experiment}")
+        path = next(tmp_path.rglob(f"rates-{experiment}.png"))
+        assert path.relative_to(tmp_path).parent.as_posix() == folder
 
 
 def test_stand_in_is_announced_and_watermarked_and_kept_out_of_images(small, tmp_path, monkeypatch, capsys):

@@ -17,6 +17,15 @@ import pytest
 from helpers import data, metrics, results
 from helpers.data import InputError
 
+
+@pytest.fixture(autouse=True)
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository without records, so that those that are committed do not matter here."""
+    folder = tmp_path / "repository"
+    monkeypatch.setattr(results, "REPOSITORY", folder)
+    return folder
+
+
 LABELS = np.random.default_rng(0).integers(0, 10, 200)
 LOGITS = np.random.default_rng(1).normal(0, 1, (200, 10)) + 2 * np.eye(10)[LABELS]
 IMAGES = np.zeros((10, 32, 32, 3), np.uint8)
@@ -403,7 +412,7 @@ def test_readme_sections_come_from_the_records():
     assert tuple(sections) == SECTIONS
     assert "93.00% (one run" in sections["comparison"]
     assert "80.00% (one run" in sections["comparison"]
-    assert "The quick profile is a demonstration" in sections["comparison"]
+    assert "**Quick rows are demonstrations**" in sections["comparison"]
     assert "| cat | " in sections["per-class"]
     assert "| 0.123 |" in sections["per-class"]
     assert sections["findings"] == "- Flipping helps."
@@ -497,3 +506,38 @@ def test_readme_agrees_with_the_records():
     sections = results.readme_sections(results.load(data.REPOSITORY / "results"))
     agrees = results.render_readme(text, sections) == text
     assert agrees, "README.md is out of date with results/: run `python run.py report`"
+
+
+# ------------------------------------------------------------------------------------- experiments
+
+
+def test_another_architecture_is_kept_beside(capsys):
+    results.write(record() | {"architecture": "aaaa1111"})
+    path = results.write(record() | {"architecture": "bbbb2222"})
+    assert path.name == "custom_cnn-full-seed0-architecture=bbbb2222.json"
+    assert "Differs from custom_cnn-full-seed0.json in architecture: kept beside it." in capsys.readouterr().out
+    again = results.write(record() | {"architecture": "aaaa1111"})
+    assert again.name == "custom_cnn-full-seed0.json"
+
+
+def test_a_run_elsewhere_is_compared_with_the_repositorys_record(repository, output, monkeypatch, capsys):
+    monkeypatch.setenv("CIFAR10_OUTPUT", str(repository))
+    results.write(record(accuracy=0.9))
+    monkeypatch.setenv("CIFAR10_OUTPUT", str(output))
+    path = results.write(record(accuracy=0.91, LEARNING_RATE=0.2))
+    assert path == output.resolve() / "results" / "custom_cnn-full-seed0-LEARNING_RATE=0.2.json"
+    assert "Test accuracy 91.00%; there it was 90.00%." in capsys.readouterr().out
+    assert [r["file"] for r in results.headline(results.load())[0]] == [path.name], "the table shows it all the same"
+    stand_in = results.write(record(name="stand-in", LEARNING_RATE=0.3))
+    assert stand_in.name == "custom_cnn-full-seed0.json", "drawn shapes are not compared with CIFAR-10"
+
+
+def test_changed_tells_an_experiment_from_the_recipe(repository, monkeypatch, capsys):
+    settings = {"EPOCHS": 2, "LEARNING_RATE": 0.1, "SEED": 0}
+    assert not results.changed("custom_cnn", "full", 0, settings), "there is nothing to compare with"
+    monkeypatch.setenv("CIFAR10_OUTPUT", str(repository))
+    results.write(record() | {"architecture": "aaaa1111"})
+    assert not results.changed("custom_cnn", "full", 0, settings)
+    assert "experiment" not in capsys.readouterr().out
+    assert results.changed("custom_cnn", "full", 0, settings | {"EPOCHS": 3})
+    assert "An experiment: EPOCHS differ from the record in results/." in capsys.readouterr().out

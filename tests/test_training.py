@@ -713,3 +713,35 @@ def test_forward_flops_of_a_hand_worked_network(mode):
 )
 def test_duration_in_words(seconds, words):
     assert training.duration(seconds) == words
+
+
+def test_architecture_follows_layers_shapes_and_own_code(tmp_path):
+    """As in a notebook: the class stands in __main__, and only its forward pass is edited."""
+    template = """
+import torch
+from torch import nn
+from helpers import training
+
+class Net(nn.Module):
+    def __init__(self, width=4):
+        super().__init__()
+        self.linear = nn.Linear(3, width){comment}
+
+    def forward(self, x):
+        return {forward}
+
+print(training.architecture(Net()), training.architecture(Net()), training.architecture(Net(5)))
+"""
+    found = []
+    for number, (comment, forward) in enumerate(
+        (("", "self.linear(x)"), ("  # a comment", "self.linear(x)"), ("", "torch.relu(self.linear(x))"))
+    ):
+        script = tmp_path / f"net{number}.py"
+        script.write_text(template.format(comment=comment, forward=forward), encoding="utf-8")
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+        run = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment, check=True)
+        found.append(run.stdout.split())
+    plain, commented, relu = found
+    assert plain == commented
+    assert plain[0] == plain[1] != plain[2]
+    assert relu[0] != plain[0]
