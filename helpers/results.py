@@ -257,10 +257,13 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit that is checked out, with "+changes" where tracked code differs from it; None outside git."""
+    """The commit that is checked out, with "+changes" where helpers/ differs from it; None outside git.
+
+    (A notebook differs whenever its outputs do; what it ran is in the record: hyperparameters and architecture.)
+    """
     try:
         commit = _git("rev-parse", "HEAD")
-        changes = _git("status", "--porcelain", "--untracked-files=no", "--", "helpers", "*.ipynb")
+        changes = _git("status", "--porcelain", "--untracked-files=no", "--", "helpers")
     except (OSError, subprocess.TimeoutExpired):
         return None
     return (commit + ("+changes" if changes else "")) if commit else None
