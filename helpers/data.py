@@ -136,7 +136,7 @@ def load_cifar10(root: str | os.PathLike | None = None, *, verify: bool = True, 
             return _read(_extract(place / ARCHIVE), source, verify)
         if source == "$CIFAR10_ROOT":
             print(f"$CIFAR10_ROOT holds neither {FOLDER} nor {ARCHIVE}: looking elsewhere.")
-    looked = "\n".join(f"  {source}" for _, source in _places(root))
+    looked = "\n".join(dict.fromkeys(f"  {source}" for _, source in _places(root)))
     if root is not None:
         raise DataError(
             f"no CIFAR-10 in {root}: expected {FOLDER} or {ARCHIVE} there.\n"
