@@ -24,7 +24,6 @@ from helpers.data import STAND_IN, Cifar10, output_folder
 
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442", "#7F7F7F", "#8B5A2B"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*", "<", ">"]  # classes differ in shape as well as in colour
-TRUE, PREDICTED = "true class", "predicted class"
 WATERMARK = "STAND-IN, NOT CIFAR-10"
 _where = {"stand_in": False, "smoke": False, "experiment": False}
 
@@ -166,7 +165,7 @@ def confusion_matrix(test: dict, class_names: tuple[str, ...], title: str) -> Fi
         color = "black" if right or value > dark else "white"
         ax.text(column + 0.5, row + 0.5, value, ha="center", va="center", color=color, fontsize=9,
                 weight="bold" if right else "normal")  # fmt: skip
-    ax.set(xlabel=PREDICTED, ylabel=TRUE, title=title)
+    ax.set(xlabel="predicted class", ylabel="true class", title=title)
     ax.tick_params(axis="x", rotation=40)
     plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")
     return fig
