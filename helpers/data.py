@@ -673,6 +673,9 @@ def main() -> int:
     except DataError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("Stopped. What has arrived is kept, and the next call goes on there.", file=sys.stderr)
+        return 130
     print(cifar)
     print(cifar.fingerprint)
     if cifar.is_stand_in:
