@@ -188,11 +188,11 @@ def _load(source: _Source, verify: bool, cache: bool) -> Cifar10:
 
 
 def _not_found(root: str | os.PathLike | None, places: list[tuple[Path, str]], failure: str = "") -> str:
-    failure = failure and f", and the download failed: {failure}"
+    failure = f", and the download failed: {failure}\n" if failure else ".\n"
     if root is not None:
-        return f"no CIFAR-10 in {root}: expected {FOLDER}, {ARCHIVE} or {BINARY_FOLDER} there{failure}.\n{WAYS_OUT}"
+        return f"no CIFAR-10 in {root}: expected {FOLDER}, {ARCHIVE} or {BINARY_FOLDER} there{failure}{WAYS_OUT}"
     looked = "\n".join(dict.fromkeys(f"  {name}" for _, name in places))
-    return f"CIFAR-10 was not found{failure}.\nLooked in:\n{looked}\n{WAYS_OUT}"
+    return f"CIFAR-10 was not found{failure}Looked in:\n{looked}\n{WAYS_OUT}"
 
 
 WAYS_OUT = (
@@ -249,7 +249,7 @@ def _places(root: str | os.PathLike | None) -> list[tuple[Path, str]]:
         (keras, "Keras's cache"),
         (keras / FOLDER, "Keras's cache"),  # Keras 3.0 to 3.5 extract it into a folder of the same name
         (keras / "cifar-10-batches-py-target", "Keras's cache"),  # later ones into this one
-        *((Path(folder) / "cifar10", "the shared folder cifar10") for folder in shared.split(os.pathsep)),
+        *((Path(folder) / "cifar10", "cifar10 in the shared data folders") for folder in shared.split(os.pathsep)),
     ]
     return places
 
