@@ -155,27 +155,35 @@ def load_cifar10(
 
     Raises DataError, naming what was found, what was expected and what to do.
     """
+    return _find(root, verify, download, cache)[0]
+
+
+def _find(root: str | os.PathLike | None, verify: bool, download: bool, cache: bool) -> tuple[Cifar10, Path | None]:
+    """`load_cifar10`, and the file or folder that served it (None: the stand-in)."""
     if root is None and os.environ.get("CIFAR10_ROOT") == STAND_IN:
         root = STAND_IN
     if root is not None and str(root) == STAND_IN:
-        return stand_in()
+        return stand_in(), None
     places = _places(root)
     problems: list[DataError] = []
     for source in _sources(places):
         try:
-            cifar = _load(source, verify, cache)
+            cifar, path = _load(source, verify, cache), source.path
             break
         except DataError as error:
             problems.append(error)
         except OSError as error:
             problems.append(DataError(f"{source.path} cannot be read ({error.strerror})."))
     else:
-        cifar = _read_cache(None) if root is None and cache else None
+        cifar, path = _read_cache(None) if root is None and cache else None, _cache_folder()
         if not cifar and not download:
             raise problems[0] if problems else DataError(_not_found(root, places))
     for problem in problems:
         print(str(problem).splitlines()[0], flush=True)
-    return cifar or _load(_fetch(root, places, [problem.damaged for problem in problems]), verify, cache)
+    if not cifar:
+        source = _fetch(root, places, [problem.damaged for problem in problems])
+        cifar, path = _load(source, verify, cache), source.path
+    return cifar, path
 
 
 def _load(source: _Source, verify: bool, cache: bool) -> Cifar10:
@@ -222,7 +230,7 @@ class _Source:
     def signature(self) -> dict[str, list[int]]:
         """Size and time of change of each file, which tell whether it is the one that was verified."""
         paths = [self.path / name for name in self.files] if self.path.is_dir() else [self.path]
-        return {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in paths}
+        return {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in paths if path.exists()}
 
 
 def _places(root: str | os.PathLike | None) -> list[tuple[Path, str]]:
@@ -488,6 +496,7 @@ def _read_cache(source: _Source | None) -> Cifar10 | None:
                 raise ValueError("altered")
             _write_text(folder / "manifest.json", json.dumps(manifest | {"files": _array_files(folder)}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):  # none, or damaged in some way
+        arrays = None  # Windows deletes no file that is mapped
         shutil.rmtree(folder, ignore_errors=True)
         return None
     return Cifar10(
@@ -669,7 +678,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="verify every byte on this machine; no download")
     arguments = parser.parse_args()
     try:
-        cifar = load_cifar10(arguments.root, download=not arguments.check, cache=not arguments.check)
+        cifar, path = _find(arguments.root, True, not arguments.check, not arguments.check)
     except DataError as error:
         print(error, file=sys.stderr)
         return 1
@@ -678,10 +687,8 @@ def main() -> int:
         return 130
     print(cifar)
     print(cifar.fingerprint)
-    if cifar.is_stand_in:
+    if path is None:
         return 0
-    source = next(_sources(_places(arguments.root)), None)
-    path = source.path if source else _cache_folder()
     print(f"Where: {path}")
     if (path.parent / ORIGIN).is_file():
         print(f"Served by: {(path.parent / ORIGIN).read_text(encoding='utf-8').strip()}")

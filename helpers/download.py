@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import math
 import os
 import queue
 import re
@@ -92,8 +93,8 @@ def download(target: Path, urls: Sequence[str], *, size: int, md5: str, title: s
                 if last:
                     raise DownloadError(f"{problem}. It was the second in a row: something alters the file on its way")
                 print(f"{problem}; fetching it again.", flush=True)
-                if others := [mirror for mirror in mirrors if not mirror.served]:
-                    own, mirrors = [], others
+                if others := [mirror for mirror in mirrors if not mirror.served and not mirror.given_up]:
+                    own, mirrors = others, [mirror for mirror in own + mirrors if mirror not in others]
                 for mirror in own + mirrors:
                     mirror.served = 0
     except OSError as error:
@@ -125,9 +126,9 @@ class _Mirror:
     def __init__(self, url: str):
         self.url = url
         self.path = _local_path(url)
-        self.name = f"the file {self.path.name}" if self.path else urlsplit(url).netloc.rpartition("@")[2] or url
+        self.name = f"the file {self.path.name}" if self.path else _server(url)  # no credential in it
         self.failures, self.not_before, self.reason, self.served = 0, 0.0, "", 0
-        self.given_up = self.slow = False
+        self.given_up, self.speed = False, math.inf  # bytes a second; finite once it has been too slow
 
     def failed(self, error: Exception, started: bool) -> None:
         """Note a failure: given up at once, asked again later, or given up after a few; `started`: bytes have come."""
@@ -197,7 +198,6 @@ def _transfer(part: Path, own: list[_Mirror], mirrors: list[_Mirror], size: int,
                     too_slow = _drain(reader, file, bar, slow_seconds, own + mirrors)
                 finally:
                     reader.stopped.set()
-                reader.mirror.slow |= too_slow
                 # where all are slow, look for a faster one less and less often
                 slow_seconds = 2 * slow_seconds if too_slow else SLOW_SECONDS
                 if reader.error:
@@ -221,8 +221,9 @@ def _drain(reader: _Reader, file, bar: tqdm, slow_seconds: float, mirrors: list[
             reader.mirror.served += len(piece)
         elapsed = time.monotonic() - since
         if elapsed >= slow_seconds:
-            others = [mirror for mirror in mirrors if mirror is not reader.mirror and not mirror.given_up]
-            if others and (file.tell() - position) / elapsed < SLOW_BYTES:
+            speed = (file.tell() - position) / elapsed
+            reader.mirror.speed = speed if speed < SLOW_BYTES else math.inf
+            if speed < SLOW_BYTES and any(m is not reader.mirror and not m.given_up for m in mirrors):
                 return True
             since, position = time.monotonic(), file.tell()
 
@@ -230,7 +231,7 @@ def _drain(reader: _Reader, file, bar: tqdm, slow_seconds: float, mirrors: list[
 def _race(own: list[_Mirror], mirrors: list[_Mirror], start: int, size: int, bar: tqdm, *, started: bool) -> _Reader:
     """The reader, from byte `start`, of the mirror that is fastest now. Raises DownloadError when none is left."""
     while True:
-        group = [mirror for mirror in own if not (mirror.given_up or mirror.failures or mirror.slow)]
+        group = [mirror for mirror in own if not mirror.given_up and not mirror.failures and mirror.speed == math.inf]
         group = group or [mirror for mirror in own + mirrors if not mirror.given_up]
         if not group:
             reasons = "\n".join(f"  {mirror.name}: {mirror.reason}" for mirror in own + mirrors)
@@ -256,11 +257,17 @@ def _race(own: list[_Mirror], mirrors: list[_Mirror], start: int, size: int, bar
 
 def _first(readers: list[_Reader], wanted: int, started: bool) -> _Reader | None:
     """The winner of a race; None when all failed."""
-    until = time.monotonic() + PROBE_SECONDS
+    began = time.monotonic()
+
+    def score(reader: _Reader) -> float:
+        """Bytes received; no more than a mirror's pace, where it has been slow: many send the first megabytes fast."""
+        return min(reader.received, reader.mirror.speed * (time.monotonic() - began))
+
     while len(readers) > 1:
         running = [reader for reader in readers if not reader.error]
-        best = max(running or readers, key=lambda reader: reader.received)
-        if best.received >= min(PROBE_BYTES, wanted) or (best.received and (not running or time.monotonic() > until)):
+        best = max(running or readers, key=score)
+        over = not running or time.monotonic() - began > PROBE_SECONDS
+        if score(best) >= min(PROBE_BYTES, wanted) or (best.received and over):
             return best
         for reader in readers:
             if reader.error and not reader.received:
@@ -350,7 +357,17 @@ def _reason(error: Exception) -> str:
             return f"no byte for {READ_SECONDS:g} s"
         if isinstance(cause, urllib3.exceptions.IncompleteRead):
             return "the connection broke off early"
+    if isinstance(error, requests.RequestException):  # its text may hold the address, with a password in it
+        return f"that is no address to fetch it from, or no way leads there ({type(error).__name__})"
     return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _server(url: str) -> str:
+    """The server that `url` names, for messages: without a credential."""
+    with contextlib.suppress(ValueError):
+        if server := urlsplit(url).netloc.rpartition("@")[2]:
+            return server
+    return "an address without a server"
 
 
 def _local_path(url: str) -> Path | None:

@@ -361,6 +361,17 @@ def readme_sections(records: list[dict]) -> dict[str, str]:
     }
 
 
+def benchmark_sections(folder: Path) -> dict[str, str]:
+    """The tables that the scripts in benchmarks/ saved in `folder`, by the name of their markers in README.md."""
+    sections = {}
+    for path in sorted(folder.glob("*.json")):
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        versions = ", ".join(f"{name} {version}" for name, version in saved["versions"].items())
+        source = f"`python -m benchmarks.{path.stem}`, {saved['date']}, medians, with {versions}."
+        sections[path.stem] = f"{markdown(pd.DataFrame(saved['table']))}\n\n{source}"
+    return sections
+
+
 def render_readme(text: str, sections: dict[str, str]) -> str:
     """`text` with what stands between `<!-- NAME:start -->` and `<!-- NAME:end -->` replaced by each section."""
     for name, section in sections.items():
@@ -384,7 +395,8 @@ def main() -> int:
             return 0
         path = REPOSITORY / "README.md"
         before = path.read_text(encoding="utf-8")
-        after = render_readme(before, readme_sections(load(REPOSITORY / "results")))
+        folder = REPOSITORY / "results"
+        after = render_readme(before, readme_sections(load(folder)) | benchmark_sections(folder / "benchmarks"))
     except InputError as error:
         print(error, file=sys.stderr)
         return 1

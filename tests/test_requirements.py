@@ -49,13 +49,13 @@ def imported(source: str) -> set[str]:
 
 def test_every_import_of_the_project_is_a_requirement():
     found = set()
-    for path in [*REPOSITORY.glob("helpers/*.py"), *REPOSITORY.glob("tests/*.py")]:
+    for path in (path for folder in ("helpers", "tests", "benchmarks") for path in REPOSITORY.glob(f"{folder}/*.py")):
         found |= imported(path.read_text(encoding="utf-8"))
     for path in REPOSITORY.glob("[0-9]_*.ipynb"):
         cells = nbformat.read(path, as_version=4).cells
         found |= set().union(*(imported(cell.source) for cell in cells if cell.cell_type == "code"))
-    third_party = found - set(sys.stdlib_module_names) - {"helpers", "run", "conftest"}
+    third_party = found - set(sys.stdlib_module_names) - {"helpers", "benchmarks", "run", "conftest", "servers"}
     known = {requirement.name for requirement in REQUIREMENTS} | {"sklearn"}  # from scikit-learn
-    brought = {"nbformat", "packaging", "psutil", "yaml"}  # by papermill, pytest and ipykernel
+    brought = {"nbformat", "packaging", "psutil", "urllib3", "yaml"}  # by papermill, pytest, ipykernel, requests
     assert third_party - brought <= known
     assert {"numpy", "torch", "keras", "sklearn", "scipy", "tqdm"} <= third_party

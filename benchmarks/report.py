@@ -1,0 +1,33 @@
+"""The table of a benchmark, and where its numbers go: results/benchmarks/*.json."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import time
+
+import pandas as pd
+
+from helpers import results
+from helpers.data import output_folder, relative
+
+
+def markdown(rows: list[dict[str, str]]) -> str:
+    """The rows as a Markdown table."""
+    return results.markdown(pd.DataFrame(rows))
+
+
+def save(name: str, table: list[dict[str, str]], measurements: list[dict], packages: list[str]) -> None:
+    """Write results/benchmarks/<name>.json: the README's table, the measurements behind it, and what measured them."""
+    folder = output_folder("results", stand_in=False) / "benchmarks"
+    folder.mkdir(exist_ok=True)
+    content = {
+        "date": time.strftime("%Y-%m-%d"),
+        "python": platform.python_version(),
+        "versions": {package: importlib.metadata.version(package) for package in packages},
+        "table": table,
+        "measurements": measurements,
+    }
+    results.write_text(folder / f"{name}.json", json.dumps(content, indent=1) + "\n")
+    print(f"Written: {relative(folder / f'{name}.json')}")

@@ -1,0 +1,74 @@
+"""benchmarks/: each script runs in a small configuration and prints its table; the numbers mean nothing here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers import data
+
+ROOT = data.REPOSITORY
+
+
+def run(*words: str | Path, **environment: str) -> subprocess.CompletedProcess:
+    """`python -m benchmarks.<words>`; its output is printed where a test fails."""
+    ran = subprocess.run(
+        [sys.executable, "-m", *map(str, words)], cwd=ROOT, env=os.environ | environment,
+        capture_output=True, text=True, encoding="utf-8", timeout=300,
+    )  # fmt: skip
+    print(ran.stdout, ran.stderr)
+    return ran
+
+
+def table_rows(text: str) -> list[str]:
+    """The first cells of the Markdown table in `text`."""
+    return [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")][2:]
+
+
+def test_download(output):
+    ran = run("benchmarks.download", "--megabytes", "3", "--torchvision-seconds", "1", "--repeats", "1", "--write")
+    assert ran.returncode == 0
+    assert "Goal: a throttled mirror costs at most 5 s" in ran.stdout
+    assert ran.stderr == ""
+    found = json.loads((output / "results" / "benchmarks" / "download.json").read_text())
+    assert found.keys() == {"date", "python", "versions", "table", "measurements"}
+    rows = {row["what"]: row for row in found["measurements"]}
+    assert table_rows(ran.stdout) == [*rows]
+    assert [next(iter(row.values())) for row in found["table"]] == [*rows]
+    stopped = rows.pop("torchvision, throttled")
+    assert 0 < stopped["bytes"] < 1_000_000
+    assert "at this rate" in stopped["note"]
+    assert {row["bytes"] for row in rows.values()} == {3_000_000}
+
+
+def real_folder() -> Path | None:
+    """The folder above the real `cifar-10-batches-py`, where there is one."""
+    files = [f"{data.FOLDER}/{name}" for name in data.FILE_MD5]
+    return next((place for place, _ in data._places(None) if all((place / file).is_file() for file in files)), None)
+
+
+def test_loading(cifar, output):
+    folder = real_folder()
+    if folder is None:
+        pytest.skip(f"needs {data.FOLDER}: CIFAR-10 is here in another container")
+    ran = run("benchmarks.loading", "--data", folder, "--repeats", "1", "--write", KERAS_BACKEND="torch")
+    assert ran.returncode in (0, 1)
+    rows = json.loads((output / "results" / "benchmarks" / "loading.json").read_text())["measurements"]
+    assert table_rows(ran.stdout) == [row["what"].removesuffix(", load") for row in rows[::2]]
+    assert rows[0]["what"] == "load_cifar10, load"
+    assert all(row["seconds"] > rows[0]["seconds"] for row in rows[1:])
+    pixels = cifar.train_images.size + cifar.test_images.size
+    assert rows[0]["peak_bytes"] < 0.1 * pixels  # mapped, not read
+    assert all(row["peak_bytes"] > 0.9 * pixels for row in rows[1:])
+
+
+def test_loading_without_the_data_is_one_clear_line(tmp_path):
+    ran = run("benchmarks.loading", "--data", tmp_path)
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("no CIFAR-10 in ")
+    assert "Traceback" not in ran.stderr
