@@ -54,7 +54,7 @@ def test_every_import_of_the_project_is_a_requirement():
     for path in REPOSITORY.glob("[0-9]_*.ipynb"):
         cells = nbformat.read(path, as_version=4).cells
         found |= set().union(*(imported(cell.source) for cell in cells if cell.cell_type == "code"))
-    third_party = found - set(sys.stdlib_module_names) - {"helpers", "benchmarks", "run", "conftest", "servers"}
+    third_party = found - set(sys.stdlib_module_names) - {"helpers", "benchmarks", "tests", "run", "conftest"}
     known = {requirement.name for requirement in REQUIREMENTS} | {"sklearn"}  # from scikit-learn
     brought = {"nbformat", "packaging", "psutil", "urllib3", "yaml"}  # by papermill, pytest, ipykernel, requests
     assert third_party - brought <= known
