@@ -47,3 +47,20 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without CIFAR-10: every usual place lies below an empty temporary folder, which is returned."""
+    home, working = tmp_path / "home", tmp_path / "working"
+    home.mkdir()
+    working.mkdir()
+    for name in ("CIFAR10_ROOT", "CIFAR10_URL", "TORCH_HOME", "KERAS_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(home))
+    monkeypatch.setenv("XDG_DATA_DIRS", str(tmp_path / "shared"))
+    monkeypatch.setattr(data, "REPOSITORY", tmp_path / "repository")
+    (tmp_path / "repository").mkdir()
+    monkeypatch.chdir(working)
+    return tmp_path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
@@ -12,21 +13,16 @@ import socket
 import subprocess
 import sys
 import tarfile
-import tempfile
 import time
-import urllib.error
 import warnings
 import zlib
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from helpers import data
-
-FILES = [*data.TRAIN_FILES, "test_batch"]
-PER_FILE = 20
+from tests.servers import FILES, archive_of, assert_is_the_fake, batch, fake_files, write_folder
 
 
 @pytest.fixture(autouse=True)
@@ -40,63 +36,10 @@ def no_network(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
-@pytest.fixture
-def elsewhere(tmp_path, monkeypatch):
-    """A machine without CIFAR-10: every usual place lies below an empty temporary folder, which is returned."""
-    home, working = tmp_path / "home", tmp_path / "working"
-    home.mkdir()
-    working.mkdir()
-    for name in ("CIFAR10_ROOT", "TORCH_HOME", "KERAS_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("HOME", "USERPROFILE"):
-        monkeypatch.setenv(name, str(home))
-    monkeypatch.setattr(data, "REPOSITORY", tmp_path / "repository")
-    (tmp_path / "repository").mkdir()
-    monkeypatch.chdir(working)
-    return tmp_path
-
-
-def batch(seed: int, n: int = PER_FILE) -> dict:
-    generator = np.random.default_rng(seed)
-    # values and labels that compress like photographs, neither noise nor constant
-    pixels = (generator.integers(0, 16, (n, 3072)) * 17).astype(np.uint8)
-    return {b"data": pixels, b"labels": generator.integers(0, 10, n).tolist(), b"batch_label": b"one of six"}
-
-
-def write_folder(parent: Path) -> Path:
-    """`cifar-10-batches-py` below `parent`, well formed, with 20 random images a file."""
-    folder = parent / data.FOLDER
-    folder.mkdir(parents=True)
-    for seed, name in enumerate(FILES):
-        (folder / name).write_bytes(pickle.dumps(batch(seed), protocol=4))
-    (folder / "batches.meta").write_bytes(pickle.dumps({b"label_names": list(data.CLASS_NAMES)}, protocol=4))
-    return folder
-
-
 def write_archive(parent: Path) -> Path:
     """`cifar-10-python.tar.gz` below `parent`, made of `write_folder`'s files."""
-    with tempfile.TemporaryDirectory() as folder:
-        write_folder(Path(folder))
-        with tarfile.open(parent / data.ARCHIVE, "w:gz") as tar:
-            tar.add(Path(folder) / data.FOLDER, data.FOLDER)
+    (parent / data.ARCHIVE).write_bytes(archive_of(fake_files()))
     return parent / data.ARCHIVE
-
-
-def assert_is_the_fake(cifar: data.Cifar10) -> None:
-    """The five training files in order, pixels turned from planes (channel, row, column) to NHWC."""
-    images, labels = [], []
-    for seed in range(6):
-        for pixels, label in zip(batch(seed)[b"data"], batch(seed)[b"labels"]):
-            images.append([[[pixels[1024 * c + 32 * y + x] for c in range(3)] for x in range(32)] for y in range(32)])
-            labels.append(label)
-    count = 5 * PER_FILE
-    np.testing.assert_array_equal(cifar.train_images, np.array(images[:count], np.uint8))
-    np.testing.assert_array_equal(cifar.train_labels, labels[:count])
-    np.testing.assert_array_equal(cifar.test_images, np.array(images[count:], np.uint8))
-    np.testing.assert_array_equal(cifar.test_labels, labels[count:])
-    assert {a.dtype for a in (cifar.train_images, cifar.train_labels, cifar.test_images, cifar.test_labels)} == {
-        np.dtype(np.uint8)
-    }
 
 
 # ------------------------------------------------------------------------------------ reading folders
@@ -132,14 +75,14 @@ def test_missing_file_is_named_with_the_expected_ones(tmp_path, gone):
     with pytest.raises(
         data.DataError, match=rf"is incomplete: {gone} missing; expected data_batch_1, .*, test_batch\."
     ):
-        data.load_cifar10(tmp_path, verify=False)
+        data.load_cifar10(tmp_path, verify=False, download=False)
 
 
 def test_altered_file_is_named_with_the_md5_found_and_expected(tmp_path):
     folder = write_folder(tmp_path)
     found = hashlib.md5((folder / "data_batch_1").read_bytes()).hexdigest()
     with pytest.raises(data.DataError) as caught:
-        data.load_cifar10(tmp_path)
+        data.load_cifar10(tmp_path, download=False)
     assert f"data_batch_1 is altered: its MD5 is {found}, expected c99cafc152244af753f735de768cd75f." in str(
         caught.value
     )
@@ -159,7 +102,7 @@ def test_one_altered_byte_of_the_real_data_is_found(cifar, tmp_path):
         else:
             shutil.copy(real / name, tmp_path / name)
     with pytest.raises(data.DataError, match=r"data_batch_4 is altered: its MD5 is [0-9a-f]{32}, expected 634d1841"):
-        data.load_cifar10(tmp_path)
+        data.load_cifar10(tmp_path, download=False)
     altered = data.load_cifar10(tmp_path, verify=False)
     assert not altered.official
     assert altered.name == "CIFAR-10 (altered)"
@@ -194,7 +137,7 @@ def bad(**changes) -> bytes:
 def test_file_that_does_not_hold_images_is_refused(tmp_path, content, message):
     (write_folder(tmp_path) / "data_batch_2").write_bytes(content)
     with pytest.raises(data.DataError, match=message):
-        data.load_cifar10(tmp_path, verify=False)
+        data.load_cifar10(tmp_path, verify=False, download=False)
 
 
 class Runs:
@@ -219,7 +162,7 @@ def test_pickle_that_runs_code_is_refused_and_not_run(tmp_path, attack, verify):
     (folder / "test_batch").write_bytes(pickle.dumps(batch(5) | {b"extra": Runs(function, *arguments)}, protocol=4))
     message = r"is altered: its MD5" if verify else r"test_batch is not a CIFAR-10 file \(it asks for \w+\.\w+"
     with pytest.raises(data.DataError, match=message):
-        data.load_cifar10(tmp_path, verify=verify)
+        data.load_cifar10(tmp_path, verify=verify, download=False)
     assert not marker.exists()
     pickle.loads((folder / "test_batch").read_bytes())
     assert marker.exists(), "the attack itself does not work, so this test shows nothing"
@@ -228,37 +171,19 @@ def test_pickle_that_runs_code_is_refused_and_not_run(tmp_path, attack, verify):
 # ------------------------------------------------------------------------------------------- archives
 
 
-def test_archive_is_unpacked_once(tmp_path):
+def test_archive_is_read_without_writing_anything_beside_it(tmp_path, monkeypatch):
     archive = write_archive(tmp_path)
-    assert_is_the_fake(data.load_cifar10(tmp_path, verify=False))
-    assert sorted(path.name for path in tmp_path.iterdir()) == [data.FOLDER, data.ARCHIVE]
-    archive.unlink()
-    assert_is_the_fake(data.load_cifar10(tmp_path, verify=False))
 
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
 
-def test_archive_where_nothing_can_be_written_beside_it_is_unpacked_elsewhere(tmp_path, monkeypatch):
-    shelf, temporary = tmp_path / "read-only shelf", tmp_path / "temporary"
-    shelf.mkdir()
-    temporary.mkdir()
-    write_archive(shelf)
-    real_mkdtemp = tempfile.mkdtemp
-
-    def mkdtemp(*args, dir=None, **kwargs):
-        if Path(dir) == shelf:
-            raise PermissionError(13, "Permission denied")
-        return real_mkdtemp(*args, dir=dir, **kwargs)
-
-    monkeypatch.setattr(tempfile, "mkdtemp", mkdtemp)
-    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(temporary))
+    monkeypatch.setattr(os, "mkdir", refuse)
+    monkeypatch.setattr(Path, "write_bytes", refuse)
     for _ in range(2):
-        assert_is_the_fake(data.load_cifar10(shelf, verify=False))
-    assert [path.name for path in shelf.iterdir()] == [data.ARCHIVE]
-    assert [path.name for path in temporary.iterdir()] == [data.FOLDER]
-
-    shutil.rmtree(temporary / data.FOLDER)
-    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(shelf))
-    with pytest.raises(data.DataError, match=r"could not be unpacked \(Permission denied\): free 200 MB"):
-        data.load_cifar10(shelf, verify=False)
+        assert_is_the_fake(data.load_cifar10(tmp_path, verify=False, download=False))
+    assert [path.name for path in tmp_path.iterdir()] == [data.ARCHIVE]
+    archive.rename(tmp_path / "of-another-name.tar.gz")
+    assert_is_the_fake(data.load_cifar10(tmp_path / "of-another-name.tar.gz", verify=False, download=False))
 
 
 def damaged(content: bytes, how: str) -> bytes:
@@ -291,9 +216,12 @@ def test_damaged_archive_is_named_and_leaves_nothing_behind(tmp_path, how):
     content = damaged(archive.read_bytes(), how)
     archive.write_bytes(content)
     with pytest.raises(data.DataError) as caught:
-        data.load_cifar10(tmp_path, verify=False)
-    assert f"{archive} is damaged" in str(caught.value)
-    assert f"170,498,071 bytes, found {len(content):,}." in str(caught.value)
+        data.load_cifar10(tmp_path, verify=False, download=False)
+    if how == "another tar":
+        assert f"{archive} is incomplete: {', '.join(FILES)} missing; expected" in str(caught.value)
+    else:
+        assert f"{archive} is damaged (" in str(caught.value)
+        assert f"170,498,071 bytes, found {len(content):,}." in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == [data.ARCHIVE]
     assert archive.read_bytes() == content
 
@@ -338,10 +266,8 @@ def test_usual_places_are_searched(elsewhere, place, source):
 def test_root_that_is_given_is_the_only_place(elsewhere):
     write_folder(elsewhere / "working" / "data")
     (elsewhere / "empty").mkdir()
-    with pytest.raises(
-        data.DataError, match=rf"no CIFAR-10 in .*empty: expected {data.FOLDER} or {data.ARCHIVE} there"
-    ):
-        data.load_cifar10(elsewhere / "empty")
+    with pytest.raises(data.DataError, match=rf"no CIFAR-10 in .*empty: expected {data.FOLDER}, {data.ARCHIVE} or"):
+        data.load_cifar10(elsewhere / "empty", download=False)
 
 
 def test_not_found_lists_the_places_and_the_ways_out(elsewhere):
@@ -355,30 +281,6 @@ def test_not_found_lists_the_places_and_the_ways_out(elsewhere):
     assert str(elsewhere) not in message
 
 
-def fake_torchvision(monkeypatch, cifar10) -> None:
-    monkeypatch.setitem(sys.modules, "torchvision.datasets", SimpleNamespace(CIFAR10=cifar10))
-
-
-def test_what_is_nowhere_is_downloaded_into_data(elsewhere, monkeypatch, capsys):
-    fake_torchvision(monkeypatch, lambda root, train, download: write_folder(Path(root)))
-    cifar = data.load_cifar10(verify=False)
-    assert_is_the_fake(cifar)
-    assert cifar.source == "./data (downloaded)"
-    assert (elsewhere / "repository" / "data" / data.FOLDER).is_dir()
-    assert "downloading 170 MB into ./data" in capsys.readouterr().out
-
-
-def test_failed_download_says_why_and_lists_the_ways_out(elsewhere, monkeypatch):
-    def fails(*_, **__):
-        raise urllib.error.URLError("no route to host")
-
-    fake_torchvision(monkeypatch, fails)
-    with pytest.raises(data.DataError) as caught:
-        data.load_cifar10()
-    assert "the download failed (no route to host). Looked in:\n  ./data\n" in str(caught.value)
-    assert "CIFAR10_ROOT=" in str(caught.value)
-
-
 def test_an_error_is_an_input_error_shown_without_a_traceback():
     error = data.DataError("this and that")
     assert isinstance(error, data.InputError)
@@ -387,7 +289,7 @@ def test_an_error_is_an_input_error_shown_without_a_traceback():
 
 
 def test_command_line_prints_one_error_and_exits_with_1(tmp_path):
-    command = [sys.executable, "-m", "helpers.data", "--no-download", "--root"]
+    command = [sys.executable, "-m", "helpers.data", "--check", "--root"]
     run = subprocess.run([*command, tmp_path], cwd=data.REPOSITORY, capture_output=True, text=True)
     assert run.returncode == 1
     assert run.stdout == ""
