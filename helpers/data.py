@@ -189,9 +189,10 @@ def _find(root: str | os.PathLike | None, verify: bool, download: bool, cache: b
 def _load(source: _Source, verify: bool, cache: bool) -> Cifar10:
     cifar = _read_cache(source) if cache else None
     if not cifar:
+        signature = source.signature  # from before it is read
         cifar = _read(source, verify)
         if cache and cifar.official:
-            _write_cache(cifar, source)
+            _write_cache(cifar, {str(source.path.absolute()): signature})
     return cifar
 
 
@@ -283,11 +284,12 @@ def _sources(places: list[tuple[Path, str]]) -> Iterator[_Source]:
 def _fetch(root: str | os.PathLike | None, places: list[tuple[Path, str]], damaged: list[Path | None]) -> _Source:
     """Download the archive into the folder that is ours to write in; damaged files there are set aside."""
     own = root is not None or os.environ.get("CIFAR10_ROOT")
-    folder, name = places[0] if own else (REPOSITORY / "data", "./data")
+    folder = places[0][0] if own else REPOSITORY / "data"
+    name = next(name for place, name in places if place == folder)
     try:
         folder.mkdir(exist_ok=True)
         for path in damaged:
-            if path and path.parent in (folder / FOLDER, folder / BINARY_FOLDER):
+            if path and path.name != ARCHIVE and folder in (path.parent, path.parent.parent):
                 with contextlib.suppress(FileNotFoundError):  # another process was first
                     print(f"It is set aside as {set_aside(path).name}.", flush=True)
         served = download(
@@ -520,11 +522,13 @@ def _array_files(folder: Path) -> dict[str, list[int]]:
     return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
 
 
-def _write_cache(cifar: Cifar10, source: _Source) -> None:
-    """Write the verified arrays of `source`, complete or not at all; without space or rights, without the cache."""
+def _write_cache(cifar: Cifar10, known: dict[str, dict]) -> None:
+    """Write arrays, verified from the `known` path with this signature, completely or not at all.
+
+    Where there is no space, or nothing may be written, there is no cache.
+    """
     folder = _cache_folder()
     part = folder.with_name(f"{folder.name}.part-{os.getpid()}-{threading.get_ident()}")
-    known = {str(source.path.absolute()): source.signature}
     try:
         if (folder / "manifest.json").exists():  # the same arrays from another source
             manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
@@ -678,23 +682,43 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="verify every byte on this machine; no download")
     arguments = parser.parse_args()
     try:
-        cifar, path = _find(arguments.root, True, not arguments.check, not arguments.check)
+        if arguments.check and STAND_IN not in (arguments.root, os.environ.get("CIFAR10_ROOT")):
+            return _check(arguments.root)
+        cifar, path = _find(arguments.root, verify=True, download=True, cache=True)
     except DataError as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Stopped. What has arrived is kept, and the next call goes on there.", file=sys.stderr)
         return 130
+    _describe(cifar, path)
+    return 0
+
+
+def _check(root: str | None) -> int:
+    """Verify every container in `root`, or in all places and the cache too; 1 where one is damaged or none is there."""
+    places, problems = _places(root), 0
+    sources = list(_sources(places))
+    for source in sources:
+        try:
+            _describe(_read(source, verify=True), source.path)
+        except (DataError, OSError) as error:
+            problems += 1
+            print(error, file=sys.stderr)
+    if _cache_folder().exists() and (root is None or problems < len(sources)):
+        print(_check_cache())
+    elif not sources:
+        raise DataError(_not_found(root, places))
+    return int(problems > 0)
+
+
+def _describe(cifar: Cifar10, path: Path | None) -> None:
     print(cifar)
     print(cifar.fingerprint)
-    if path is None:
-        return 0
-    print(f"Where: {path}")
-    if (path.parent / ORIGIN).is_file():
-        print(f"Served by: {(path.parent / ORIGIN).read_text(encoding='utf-8').strip()}")
-    if arguments.check and _cache_folder().exists():
-        print(_check_cache())
-    return 0
+    if path:
+        print(f"Where: {path}")
+        if (path.parent / ORIGIN).is_file():
+            print(f"Served by: {(path.parent / ORIGIN).read_text(encoding='utf-8').strip()}")
 
 
 if __name__ == "__main__":

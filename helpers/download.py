@@ -152,7 +152,7 @@ class _Reader(threading.Thread):
         super().__init__(daemon=True)
         self.mirror, self.first_byte, self.size = mirror, start, size
         self.pieces: queue.Queue[bytes | None] = queue.Queue(BUFFERED_PIECES)
-        self.received, self.error, self.ended, self.stopped = 0, None, False, threading.Event()
+        self.received, self.error, self.stopped = 0, None, threading.Event()
         self.start()
 
     def run(self) -> None:
@@ -167,7 +167,6 @@ class _Reader(threading.Thread):
         except Exception as error:  # whatever breaks a transfer, the thread that writes has to learn of it
             self.error = error
         finally:
-            self.ended = True
             self._put(None)
 
     def _put(self, piece: bytes | None) -> None:

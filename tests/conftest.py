@@ -32,7 +32,7 @@ def cifar() -> data.Cifar10:
     try:
         found = data.load_cifar10(download=False)
     except data.DataError as error:
-        pytest.skip(f"needs CIFAR-10 (set CIFAR10_ROOT to the folder that holds it): {str(error).split('. Looked')[0]}")
+        pytest.skip(f"needs CIFAR-10 (set CIFAR10_ROOT to the folder that holds it): {str(error).splitlines()[0]}")
     if found.is_stand_in:
         pytest.skip("needs CIFAR-10, and CIFAR10_ROOT asks for the stand-in")
     return found

@@ -128,6 +128,7 @@ class Fault:
     page: bytes | None = None  # sent instead of the file
     rate: float | None = None  # bytes a second, from byte `rate_from` on
     rate_from: int = 0
+    burst: int = 0  # bytes of each answer that come at once all the same
     hang_at: int | None = None  # sends nothing from this byte on; -1: no answer at all
     cut_at: int | None = None  # closes the connection at this byte
     cut_after: int | None = None  # or after so many
@@ -230,13 +231,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if value:
                 self.send_header(key, value.replace("{self}", mirror.url))
         self.end_headers()
+        rate_from = max(fault.rate_from, position + fault.burst)
         while position < len(body):
             if fault.hang_at is not None and position >= fault.hang_at:
                 return self.hang(mirror)
             if cut_at is not None and position >= cut_at:
                 return None
-            slow = fault.rate is not None and position >= fault.rate_from
-            marks = [mark for mark in (fault.hang_at, cut_at, fault.rate_from) if mark and mark > position]
+            slow = fault.rate is not None and position >= rate_from
+            marks = [mark for mark in (fault.hang_at, cut_at, rate_from) if mark and mark > position]
             end = min([position + (1_000 if slow else 16_384), len(body), *marks])
             self.wfile.write(body[position:end])
             mirror.sent[number] += end - position
