@@ -198,15 +198,15 @@ def main() -> int:
         archive = make_archive(folder, round(1e6 * arguments.megabytes))
         slow, fast = (stack.enter_context(server(archive, rate)) for rate in (THROTTLED, FAST))
         cases = {
-            "helpers.download, fast": functools.partial(measure, ours, archive, [fast], LONGEST),
-            "helpers.download, throttled and fast": functools.partial(measure, ours, archive, [slow, fast], LONGEST),
-            "helpers.download, throttled after a burst, and fast": functools.partial(
+            "this project, fast mirror": functools.partial(measure, ours, archive, [fast], LONGEST),
+            "this project, throttled and fast mirror": functools.partial(measure, ours, archive, [slow, fast], LONGEST),
+            "this project, one that throttles after a burst, and fast one": functools.partial(
                 measure, ours, archive, [f"{slow}/burst/{ARCHIVE}", fast], LONGEST
             ),
-            "torchvision, throttled": functools.partial(
+            "torchvision, throttled server": functools.partial(
                 measure, torchvision, archive, [slow], arguments.torchvision_seconds
             ),
-            "torchvision, fast": functools.partial(measure, torchvision, archive, [fast], None),
+            "torchvision, fast server": functools.partial(measure, torchvision, archive, [fast], None),
         }
         runs: dict[str, list[tuple[float, int, str]]] = {what: [] for what in cases}
         for repeat in range(arguments.repeats):

@@ -403,7 +403,7 @@ def _matches(path: Path, size: int, md5: str) -> bool:
 def file_md5(path: Path) -> str:
     """The MD5 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _difference(path: Path, size: int, md5: str) -> str:

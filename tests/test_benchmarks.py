@@ -40,7 +40,7 @@ def test_download(output):
     rows = {row["what"]: row for row in found["measurements"]}
     assert table_rows(ran.stdout) == [*rows]
     assert [next(iter(row.values())) for row in found["table"]] == [*rows]
-    stopped = rows.pop("torchvision, throttled")
+    stopped = rows.pop("torchvision, throttled server")
     assert 0 < stopped["bytes"] < 1_000_000
     assert "at this rate" in stopped["note"]
     assert {row["bytes"] for row in rows.values()} == {3_000_000}
