@@ -10,7 +10,7 @@ import time
 import pandas as pd
 
 from helpers import results
-from helpers.data import output_folder, relative
+from helpers.data import output_folder, relative, write_text
 
 
 def markdown(rows: list[dict[str, str]]) -> str:
@@ -29,5 +29,5 @@ def save(name: str, table: list[dict[str, str]], measurements: list[dict], packa
         "table": table,
         "measurements": measurements,
     }
-    results.write_text(folder / f"{name}.json", json.dumps(content, indent=1) + "\n")
+    write_text(folder / f"{name}.json", json.dumps(content, indent=1) + "\n")
     print(f"Written: {relative(folder / f'{name}.json')}")

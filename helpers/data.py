@@ -302,7 +302,7 @@ def _fetch(root: str | os.PathLike | None, places: list[tuple[Path, str]], damag
     if served.mirrors:
         print(f"Downloaded into {name}: {served}; MD5 as published.", flush=True)
         with contextlib.suppress(OSError):
-            _write_text(folder / ORIGIN, f"{served}, {time.strftime('%Y-%m-%d')}\n")
+            write_text(folder / ORIGIN, f"{served}, {time.strftime('%Y-%m-%d')}\n")
         name += f" (downloaded from {' and '.join(served.mirrors)})"
     return _Source(folder / ARCHIVE, False, name)
 
@@ -498,7 +498,7 @@ def _read_cache(source: _Source | None) -> Cifar10 | None:
         if manifest["files"] != _array_files(folder):
             if _hashes(arrays) != ARRAY_SHA256:
                 raise ValueError("altered")
-            _write_text(folder / "manifest.json", json.dumps(manifest | {"files": _array_files(folder)}))
+            write_text(folder / "manifest.json", json.dumps(manifest | {"files": _array_files(folder)}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):  # none, or damaged in some way
         arrays = None  # Windows deletes no file that is mapped
         shutil.rmtree(folder, ignore_errors=True)
@@ -534,7 +534,7 @@ def _write_cache(cifar: Cifar10, known: dict[str, dict]) -> None:
     try:
         if (folder / "manifest.json").exists():  # the same arrays from another source
             manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-            _write_text(folder / "manifest.json", json.dumps(manifest | {"sources": manifest["sources"] | known}))
+            write_text(folder / "manifest.json", json.dumps(manifest | {"sources": manifest["sources"] | known}))
             return
         folder.parent.mkdir(exist_ok=True)
         for left in folder.parent.glob(f"{folder.name}.part-*"):  # by a process that was killed
@@ -547,18 +547,12 @@ def _write_cache(cifar: Cifar10, known: dict[str, dict]) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         manifest = {"fingerprint": cifar.fingerprint, "files": _array_files(part), "sources": known}
-        _write_text(part / "manifest.json", json.dumps(manifest))
+        write_text(part / "manifest.json", json.dumps(manifest))
         os.replace(part, folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
         shutil.rmtree(part, ignore_errors=True)
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             print("The disk is full: no arrays are cached, and each load reads CIFAR-10's own files.", flush=True)
-
-
-def _write_text(path: Path, text: str) -> None:
-    part = path.with_name(f"{path.name}.part-{os.getpid()}-{threading.get_ident()}")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
 
 
 # ------------------------------------------------------------------------------------ splits, subsets
@@ -670,6 +664,16 @@ def output_folder(kind: str, *, stand_in: bool, smoke: bool = False, experiment:
         base = REPOSITORY / "runs" / (STAND_IN if stand_in else "smoke" if smoke else "experiment")
     (base / kind).mkdir(parents=True, exist_ok=True)
     return base / kind
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write beside the file, then move into place: a failure leaves the old file as it was."""
+    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    try:
+        part.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def relative(path: Path) -> str:

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers.data import REPOSITORY, Cifar10, InputError, output_folder, relative
+from helpers.data import REPOSITORY, Cifar10, InputError, output_folder, relative, write_text
 from helpers.metrics import error_sentence
 
 PROFILES = ("full", "quick", "smoke")
@@ -194,16 +194,6 @@ def _differences(before: dict, now: dict) -> dict:
     if before.get("architecture") != now.get("architecture"):
         differs["architecture"] = now.get("architecture")
     return differs
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write beside the file, then move into place: a failure leaves the old file as it was."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _plain(value):
