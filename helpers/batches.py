@@ -3,8 +3,8 @@
     train = Batches(images, labels, batch_size=500, device=device, augment=True, seed=0)
     for x, y in train: ...               # x (500, 3, 32, 32) float32, normalised; y (500,) int64
 
-CIFAR-10 is 184 MB, so no worker process has to decode, copy or queue anything. Shuffling, flip and translation of an
-epoch are drawn on the CPU from (seed, epoch), so they are the same on every device and after a resume.
+CIFAR-10 is 184 MB, so no worker process has to decode, copy or queue anything. Order and augmentation of an epoch are
+drawn on the CPU from (seed, epoch), so they are the same on every device and after a resume.
 """
 
 from __future__ import annotations
@@ -22,9 +22,13 @@ class Batches:
     """Normalised float32 batches of one split, in `channels_last` memory order.
 
     images: (n, 32, 32, 3) uint8; labels: (n,) integers.
-    augment: shuffle, flip left-right with probability 1/2 (`flip`), and shift by up to `translate` pixels in each
-        direction (the border is mirrored), drawn per sample; an incomplete last batch is then left out.
+    augment: shuffle, flip left-right (`flip`), shift by up to `translate` pixels in each direction (the border is
+        mirrored), and blank a square (`cutout`), drawn per sample; an incomplete last batch is then left out.
         Without it: the images as they are, in order, every one.
+    flip: True flips with probability 1/2; "alternating" does so in the first epoch and turns every image over from each
+        epoch to the next, so that no two epochs in a row show the same side (Jordan 2024, airbench, arXiv 2404.00498).
+    cutout: side in pixels of a square of the mean colour at a random place, cut off at the border; 0 for none
+        (DeVries and Taylor 2017, arXiv 1708.04552).
     resolution: side in pixels of the images handed out; smaller than 32 averages areas (progressive resizing,
         Howard 2018, fast.ai in DAWNBench). A list gives one side an epoch; the last one stands for later epochs.
     epoch: which epoch's order and augmentation to draw; it goes up by one after each pass.
@@ -40,8 +44,9 @@ class Batches:
         batch_size: int,
         device: torch.device | str = "cpu",
         augment: bool = False,
-        flip: bool = True,
+        flip: bool | str = True,
         translate: int = 2,
+        cutout: int = 0,
         resolution: int | list[int] = 32,
         seed: int = 0,
     ):
@@ -60,8 +65,13 @@ class Batches:
             raise InputError(f"RESOLUTION is {resolution}: expected 1 to {images.shape[1]} pixels, or a list of such.")
         if not 0 <= translate < images.shape[1]:
             raise InputError(f"TRANSLATE is {translate}: expected 0 to {images.shape[1] - 1} pixels.")
+        if not 0 <= cutout <= images.shape[1]:
+            raise InputError(f"CUTOUT is {cutout}: expected 0 to {images.shape[1]} pixels.")
+        if flip not in (True, False, "alternating"):
+            raise InputError(f'FLIP is {flip!r}: expected True, False or "alternating".')
         self.batch_size, self.device, self.seed, self.epoch = batch_size, torch.device(device), seed, 0
         self.augment, self.flip, self.translate = augment, flip, translate if augment else 0
+        self.cutout = cutout if augment else 0
         self._resolution = sides
         border = (self.translate, self.translate)
         pixels = np.pad(images, [(0, 0), border, border, (0, 0)], mode="reflect") if self.translate else images
@@ -89,6 +99,7 @@ class Batches:
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         resolution = self.resolution
         order, top, left, mirrored = (part.to(self.device) for part in self.draw())
+        holes = self.draw_holes().to(self.device)
         self.epoch += 1
         offsets = torch.arange(self._size, device=self.device)
         for start in range(0, len(self) * self.batch_size, self.batch_size):
@@ -101,6 +112,9 @@ class Batches:
             else:
                 pixels = self._pixels[chosen]
             x = pixels.float().sub_(self._mean).mul_(self._scale).permute(0, 3, 1, 2)
+            if self.cutout:
+                inside = (offsets >= holes[:, chosen, None]) & (offsets < holes[:, chosen, None] + self.cutout)
+                x.masked_fill_((inside[0, :, :, None] & inside[1, :, None, :])[:, None], 0.0)  # 0 is the mean colour
             if resolution != self._size:
                 x = F.interpolate(x, (resolution, resolution), mode="area")
                 x = x.contiguous(memory_format=torch.channels_last)
@@ -116,4 +130,12 @@ class Batches:
         order = torch.randperm(n, generator=generator)
         top, left = torch.randint(0, 2 * self.translate + 1, (2, n), generator=generator)
         mirrored = torch.rand(n, generator=generator) < (0.5 if self.flip else 0.0)
+        if self.flip == "alternating":
+            first = torch.rand(n, generator=torch.Generator().manual_seed(1_000_003 * self.seed + 900_000)) < 0.5
+            mirrored = (first ^ bool(self.epoch % 2))[order]
         return order, top, left, mirrored
+
+    def draw_holes(self) -> torch.Tensor:
+        """This epoch's upper and left edges of the cutout squares, (2, n), from 1 - cutout to 31."""
+        generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch + 500_000)
+        return torch.randint(1 - self.cutout, self._size, (2, len(self._labels)), generator=generator)

@@ -180,6 +180,61 @@ def test_flip_alone_mirrors_about_half_of_the_images_left_to_right():
     assert 10 <= mirrored.sum() <= 40
 
 
+def sides(batches: Batches) -> np.ndarray:
+    """Whether image 0, 1, ... is mirrored in the epoch that comes next; every image is one of the two."""
+    x, y = everything(batches)
+    straight = normalised(IMAGES[y.numpy()])
+    mirrored = np.isclose(x, straight[..., ::-1], atol=2e-6).all((1, 2, 3))
+    assert (np.isclose(x, straight, atol=2e-6).all((1, 2, 3)) ^ mirrored).all()
+    return mirrored[np.argsort(y.numpy())]
+
+
+def test_alternating_flip_turns_every_image_over_from_epoch_to_epoch():
+    batches = Batches(IMAGES, NUMBERS, batch_size=50, augment=True, translate=0, flip="alternating", seed=3)
+    first, second, third = (sides(batches) for _ in range(3))
+    assert 10 <= first.sum() <= 40
+    np.testing.assert_array_equal(second, ~first)
+    np.testing.assert_array_equal(third, first)
+    again = Batches(IMAGES, NUMBERS, batch_size=50, augment=True, translate=0, flip="alternating", seed=3)
+    again.epoch = 1  # as after a resume
+    np.testing.assert_array_equal(sides(again), second)
+    other = Batches(IMAGES, NUMBERS, batch_size=50, augment=True, translate=0, flip="alternating", seed=4)
+    assert (sides(other) != first).any()
+
+
+def test_random_flip_does_not_alternate():
+    batches = Batches(IMAGES, NUMBERS, batch_size=50, augment=True, translate=0)
+    assert 0 < (sides(batches) == sides(batches)).sum() < 50
+
+
+@pytest.mark.parametrize("side", [1, 8, 32])
+def test_cutout_blanks_one_square_an_image_and_nothing_else(side):
+    batches = Batches(IMAGES, NUMBERS, batch_size=50, augment=True, translate=0, flip=False, cutout=side, seed=1)
+    top, left = batches.draw_holes().numpy()
+    x, y = everything(batches)
+    blank = (x == 0).all(1).numpy()
+    expected = np.zeros((50, 32, 32), bool)
+    for image, (row, column) in zip(expected, zip(top, left)):
+        image[max(row, 0) : row + side, max(column, 0) : column + side] = True
+    np.testing.assert_array_equal(blank, expected)
+    kept = np.broadcast_to(~expected[:, None], x.shape)
+    np.testing.assert_allclose(x.numpy()[kept], normalised(IMAGES[y.numpy()])[kept], atol=2e-6)
+    assert expected.any((1, 2)).all()  # at least a corner of it lies in the image
+    assert len(np.unique(top)) > 10 or side == 1
+    assert (batches.draw_holes().numpy() != [top, left]).any(), "each epoch has its own"
+
+
+def test_cutout_is_for_training_and_changes_nothing_else():
+    plain = Batches(IMAGES, NUMBERS, batch_size=10, augment=True, seed=5)
+    cut = Batches(IMAGES, NUMBERS, batch_size=10, augment=True, seed=5, cutout=6)
+    for ours, theirs in zip(cut.draw(), plain.draw()):
+        Batches(IMAGES, NUMBERS, batch_size=10, augment=True, seed=5, cutout=6).draw(), plain.draw()
+    ):
+        assert torch.equal(ours, theirs)
+    x, _ = everything(Batches(IMAGES, LABELS, batch_size=10, cutout=16))
+    np.testing.assert_allclose(x, normalised(IMAGES), atol=2e-6)
+
+
 # ----------------------------------------------------------------------------------------- resolution
 
 
@@ -237,3 +292,16 @@ def test_translation_that_does_not_fit_is_refused(bad):
     images, labels = np.zeros((4, 32, 32, 3), np.uint8), np.zeros(4, np.uint8)
     with pytest.raises(InputError, match=f"TRANSLATE is {bad}: expected 0 to 31 pixels"):
         Batches(images, labels, batch_size=2, augment=True, translate=bad)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"cutout": -1}, "CUTOUT is -1: expected 0 to 32 pixels"),
+        ({"cutout": 33}, "CUTOUT is 33: expected 0 to 32 pixels"),
+        ({"flip": "often"}, "FLIP is 'often': expected True, False or \"alternating\""),
+    ],
+)
+def test_augmentation_that_does_not_fit_is_refused(bad, message):
+    with pytest.raises(InputError, match=message):
+        Batches(IMAGES, LABELS, batch_size=2, augment=True, **bad)
