@@ -46,6 +46,15 @@ def test_download(output):
     assert {row["bytes"] for row in rows.values()} == {3_000_000}
 
 
+def test_batches(output):
+    ran = run("benchmarks.batches", "--images", "2000", "--repeats", "1", "--write")
+    assert ran.returncode in (0, 1)
+    found = json.loads((output / "results" / "benchmarks" / "batches.json").read_text())
+    ours, loader = found["measurements"]
+    assert table_rows(ran.stdout) == [ours["what"], loader["what"]]
+    assert ours["images_per_second"] > loader["images_per_second"]
+
+
 def real_folder() -> Path | None:
     """The folder above the real `cifar-10-batches-py`, where there is one."""
     files = [f"{data.FOLDER}/{name}" for name in data.FILE_MD5]

@@ -56,6 +56,6 @@ def test_every_import_of_the_project_is_a_requirement():
         found |= set().union(*(imported(cell.source) for cell in cells if cell.cell_type == "code"))
     third_party = found - set(sys.stdlib_module_names) - {"helpers", "benchmarks", "tests", "run", "conftest"}
     known = {requirement.name for requirement in REQUIREMENTS} | {"sklearn"}  # from scikit-learn
-    brought = {"nbformat", "packaging", "psutil", "urllib3", "yaml"}  # by papermill, pytest, ipykernel, requests
+    brought = {"nbformat", "packaging", "PIL", "psutil", "urllib3", "yaml"}  # by papermill, pytest, torchvision, ...
     assert third_party - brought <= known
     assert {"numpy", "torch", "keras", "sklearn", "scipy", "tqdm"} <= third_party
