@@ -18,8 +18,8 @@ def markdown(rows: list[dict[str, str]]) -> str:
     return results.markdown(pd.DataFrame(rows))
 
 
-def save(name: str, table: list[dict[str, str]], measurements: list[dict], packages: list[str]) -> None:
-    """Write results/benchmarks/<name>.json: the README's table, the measurements behind it, and what measured them."""
+def save(name: str, table: list[dict[str, str]], measurements: list[dict], packages: list[str], note: str = "") -> None:
+    """Write results/benchmarks/<name>.json: the README's table and note, the measurements, and what measured them."""
     folder = output_folder("results", stand_in=False) / "benchmarks"
     folder.mkdir(exist_ok=True)
     content = {
@@ -27,6 +27,7 @@ def save(name: str, table: list[dict[str, str]], measurements: list[dict], packa
         "python": platform.python_version(),
         "versions": {package: importlib.metadata.version(package) for package in packages},
         "table": table,
+        "note": note,
         "measurements": measurements,
     }
     write_text(folder / f"{name}.json", json.dumps(content, indent=1) + "\n")

@@ -358,7 +358,8 @@ def benchmark_sections(folder: Path) -> dict[str, str]:
         saved = json.loads(path.read_text(encoding="utf-8"))
         versions = ", ".join(f"{name} {version}" for name, version in saved["versions"].items())
         source = f"`python -m benchmarks.{path.stem}`, {saved['date']}, medians, with {versions}."
-        sections[path.stem] = f"{markdown(pd.DataFrame(saved['table']))}\n\n{source}"
+        text = " ".join(filter(None, [saved.get("note"), source]))
+        sections[path.stem] = f"{markdown(pd.DataFrame(saved['table']))}\n\n{text}"
     return sections
 
 

@@ -36,7 +36,7 @@ def test_download(output):
     assert "Goal: a throttled mirror costs at most 5 s" in ran.stdout
     assert ran.stderr == ""
     found = json.loads((output / "results" / "benchmarks" / "download.json").read_text())
-    assert found.keys() == {"date", "python", "versions", "table", "measurements"}
+    assert found.keys() == {"date", "python", "versions", "table", "note", "measurements"}
     rows = {row["what"]: row for row in found["measurements"]}
     assert table_rows(ran.stdout) == [*rows]
     assert [next(iter(row.values())) for row in found["table"]] == [*rows]
@@ -53,6 +53,19 @@ def test_batches(output):
     ours, loader = found["measurements"]
     assert table_rows(ran.stdout) == [ours["what"], loader["what"]]
     assert ours["images_per_second"] > loader["images_per_second"]
+
+
+def test_fit(output):
+    ran = run("benchmarks.fit", "--images", "500", "--repeats", "1", "--write")
+    assert ran.returncode in (0, 1)
+    found = json.loads((output / "results" / "benchmarks" / "fit.json").read_text())
+    *ways, utilisation = found["measurements"]
+    assert table_rows(ran.stdout) == [way["what"] for way in ways]
+    bare, fit, batches = (way["seconds_a_step"] for way in ways)
+    assert 0 < batches < 0.5 * bare
+    assert 0.3 < fit / bare < 3
+    assert 0 < utilisation["share"] < 1.5
+    assert found["note"] in ran.stdout
 
 
 def real_folder() -> Path | None:
