@@ -24,6 +24,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
 
@@ -397,6 +399,39 @@ def _set_random_state(saved: dict) -> None:
     kind, keys, *rest = saved["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
     random.setstate(saved["python"])
+
+
+# -------------------------------------------------------------------------------------------- weights
+
+
+def save_weights(model: nn.Module, path: Path) -> Path:
+    """Write the model's parameters and buffers to a safetensors file, floating-point ones in float16; gives `path`.
+
+    Raises InputError for a value that float16 cannot hold (beyond 65,504, or not finite).
+    """
+    tensors = {}
+    for name, value in model.state_dict().items():
+        value = value.detach().cpu().contiguous()
+        tensors[name] = value.half() if value.is_floating_point() else value
+        if not tensors[name].isfinite().all():
+            raise InputError(f"{name} goes up to {value.abs().max():.4g}: expected values that float16 can hold.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    save_file(tensors, part)
+    os.replace(part, path)
+    return path
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Put the weights of `save_weights` into a model of the same architecture; its own precision is kept.
+
+    Nothing in the file is executed. Raises InputError for a file that is missing, damaged or another model's.
+    """
+    try:
+        model.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{relative(path)} does not fit this model: {reason[:300]}") from None
 
 
 # ------------------------------------------------------------------------------------------- counting

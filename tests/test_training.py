@@ -745,3 +745,55 @@ print(training.architecture(Net()), training.architecture(Net()), training.archi
     assert plain == commented
     assert plain[0] == plain[1] != plain[2]
     assert relu[0] != plain[0]
+
+
+# -------------------------------------------------------------------------------------------- weights
+
+
+def small_network(width: int = 8) -> nn.Module:
+    torch.manual_seed(width)
+    return nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.Flatten(), nn.Linear(width * 900, 10))
+
+
+def test_weights_come_back_as_float16_rounds_them(tmp_path):
+    model = small_network().to(memory_format=torch.channels_last)
+    model(torch.randn(4, 3, 32, 32))  # statistics that are not the first ones
+    path = training.save_weights(model, tmp_path / "weights" / "one.safetensors")
+    assert [file.name for file in path.parent.iterdir()] == ["one.safetensors"]
+    assert path.stat().st_size < 2.2 * sum(value.numel() for value in model.state_dict().values()) + 1_000
+    twin = small_network(8)
+    nn.init.zeros_(twin[3].weight)
+    training.load_weights(twin, path)
+    for name, value in twin.state_dict().items():
+        expected = model.state_dict()[name]
+        assert value.dtype == expected.dtype
+        assert torch.equal(value, expected.half().to(value.dtype) if value.is_floating_point() else expected), name
+    assert twin[1].num_batches_tracked == 1
+
+
+def test_weights_of_another_model_are_refused(tmp_path):
+    path = training.save_weights(small_network(8), tmp_path / "one.safetensors")
+    with pytest.raises(InputError, match=r"one.safetensors does not fit this model: .*size mismatch"):
+        training.load_weights(small_network(9), path)
+    with pytest.raises(InputError, match=r"does not fit this model: .*Missing key"):
+        training.load_weights(nn.Sequential(small_network(8)), path)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"<html>404 not found</html>"])
+def test_weights_that_cannot_be_read_are_refused(tmp_path, content):
+    path = tmp_path / "one.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"one\.safetensors does not fit this model"):
+        training.load_weights(small_network(), path)
+
+
+def test_weights_that_float16_cannot_hold_are_refused_and_the_old_file_stays(tmp_path):
+    path = training.save_weights(small_network(), tmp_path / "one.safetensors")
+    before = path.read_bytes()
+    model = small_network()
+    with torch.no_grad():
+        model[3].bias[2] = 70_000
+    with pytest.raises(InputError, match=r"3\.bias goes up to 7e\+04: expected values that float16 can hold"):
+        training.save_weights(model, path)
+    assert path.read_bytes() == before
