@@ -107,10 +107,10 @@ def environment() -> dict[str, str]:
     env = {**quiet, **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     root = env.get("CIFAR10_ROOT")
     if root and root != STAND_IN:
-        env["CIFAR10_ROOT"] = str(Path(root).expanduser().absolute())  # children run in another folder
+        env["CIFAR10_ROOT"] = os.path.abspath(os.path.expanduser(root))  # children run in another folder
     url = env.get("CIFAR10_URL")
     if url and ":" not in url:  # a path
-        env["CIFAR10_URL"] = str(Path(url).expanduser().absolute())
+        env["CIFAR10_URL"] = os.path.abspath(os.path.expanduser(url))
     return env
 
 
@@ -363,13 +363,13 @@ def check_data(data: str | None) -> str | None:
     """The value for CIFAR10_ROOT: an absolute folder, "stand-in" or None. Raises Stop for one that cannot be read."""
     if data is None or data == STAND_IN:
         return data
-    folder = Path(data).expanduser().absolute()
+    folder = Path(os.path.abspath(os.path.expanduser(data)))
     try:
-        os.listdir(folder)
+        os.listdir(folder if data else data)
     except OSError as error:
         raise Stop(
             f"--data {data}: that folder cannot be read ({error.strerror}); expected the one that holds "
-            "cifar-10-batches-py or cifar-10-python.tar.gz.", 2
+            "cifar-10-batches-py or cifar-10-python.tar.gz, or an empty one to download into.", 2
         ) from None  # fmt: skip
     return str(folder)
 
@@ -395,8 +395,9 @@ def find_data(python: Path, root: str | None, env: dict[str, str]) -> bool:
         line.end(next((text for text in said if text.startswith("CIFAR-10: ")), "CIFAR-10 is there."))
         return True
     line.end("CIFAR-10: not found.")
-    if root:
-        raise Stop("\n".join(["--data: " + (explained or ["it holds no CIFAR-10"])[0], *explained[1:]]), 2)
+    if root or env.get("CIFAR10_ROOT"):
+        named = "--data" if root else "CIFAR10_ROOT"
+        raise Stop("\n".join([f"{named}: " + (explained or ["it holds no CIFAR-10"])[0], *explained[1:]]), 2)
     rule = "=" * 100
     print(rule, "CIFAR-10 IS NOT HERE. The notebooks run on drawn shapes instead (the stand-in), to show that they",
           "work; their numbers say nothing about CIFAR-10. What was tried, and how to provide the data:", "",

