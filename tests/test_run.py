@@ -294,6 +294,7 @@ def project(tmp_path_factory):
         (["--bogus"], ["--bogus", "--help"]),
         (["tests"], ["there is no command tests", "setup, test, report, lab"]),
         (["--data", "no such folder"], ["no such folder", "No such file", "cifar-10-batches-py"]),
+        (["--data", ""], ["--data", "No such file"]),
         (["--in-place", "--data", "stand-in"], ["stand-in"]),
         (["--in-place", "--profile", "smoke"], ["smoke"]),
         (["--in-place", "--set", "EPOCHS=1"], ["--set"]),
@@ -310,6 +311,13 @@ def test_named_folder_without_cifar10_is_an_error(project):
     result = call(project, "--data", ".")
     assert result.returncode == 2
     assert "CIFAR-10 was not found" in result.stderr and "Traceback" not in result.stderr
+    assert not (project / "runs").exists(), "nothing was started"
+
+
+def test_cifar10_root_without_cifar10_is_an_error_and_not_the_stand_in(project):
+    result = call(project, CIFAR10_ROOT=str(project))
+    assert result.returncode == 2
+    assert result.stderr.startswith("CIFAR10_ROOT: CIFAR-10 was not found") and "Traceback" not in result.stderr
     assert not (project / "runs").exists(), "nothing was started"
 
 
