@@ -200,7 +200,7 @@ def _transfer(part: Path, own: list[_Mirror], mirrors: list[_Mirror], size: int,
             while file.tell() < size:
                 reader = _race(own, mirrors, file.tell(), size, bar, started=file.tell() > start)
                 try:
-                    too_slow = _drain(reader, file, bar, slow_seconds, own + mirrors)
+                    too_slow = _drain(reader, file, bar, title, slow_seconds, own + mirrors)
                 finally:
                     reader.stopped.set()
                 # where all are slow, look for a faster one less and less often
@@ -213,17 +213,17 @@ def _transfer(part: Path, own: list[_Mirror], mirrors: list[_Mirror], size: int,
         os.fsync(file.fileno())
 
 
-def _drain(reader: _Reader, file, bar: tqdm, slow_seconds: float, mirrors: list[_Mirror]) -> bool:
+def _drain(reader: _Reader, file, bar: tqdm, title: str, slow_seconds: float, mirrors: list[_Mirror]) -> bool:
     """Write what `reader` brings until it ends; or until it is too slow while another could be tried: then True."""
-    since, position, named = time.monotonic(), file.tell(), False
+    since, position = time.monotonic(), file.tell()
+    first_byte = position
     while True:
         with contextlib.suppress(queue.Empty):
             piece = reader.pieces.get(timeout=0.5)
             if piece is None:
                 return False
-            if not named:
-                bar.set_description(f"{bar.desc.partition(' from ')[0]} from {reader.mirror.name}")
-                named = True
+            if file.tell() == first_byte:  # not before: a mirror that is dead serves nothing
+                bar.set_description(f"{title} from {reader.mirror.name}")
             file.write(piece)
             bar.update(len(piece))
             reader.mirror.served += len(piece)
