@@ -18,28 +18,15 @@ import statistics
 import sys
 import time
 
-import nbformat
 import torch
 from torch import nn
 
+from benchmarks.notebooks import notebook_model
 from benchmarks.report import markdown, save
-from helpers import data, results, training
+from helpers import data, training
 from helpers.batches import Batches
 
 GOAL_FIT, GOAL_BATCHES = 0.03, 0.05  # shares of a step
-
-
-def notebook_model(device: torch.device, cifar: data.Cifar10) -> tuple[nn.Module, dict]:
-    """Notebook 2's network, from its own cells, and the values of its parameters cell for the full profile."""
-    notebook = nbformat.read(data.REPOSITORY / "2_Model_Training_CNN.ipynb", as_version=4)
-    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    parameters: dict = {}
-    exec(code[0], parameters)
-    parameters = {name: results.for_profile("full", value) for name, value in parameters.items() if name.isupper()}
-    scope = {"torch": torch, "nn": nn, "training": training, "cifar": cifar, "device": device, **parameters}
-    with contextlib.redirect_stdout(io.StringIO()):
-        exec(next(source for source in code if "class CustomCNN" in source), scope)
-    return scope["model"], parameters
 
 
 def bare_loop(model: nn.Module, train: Batches, optimizer: torch.optim.Optimizer, precision: torch.dtype) -> float:
@@ -64,7 +51,7 @@ def main() -> int:
     device = training.choose_device("auto")
     precision = training.choose_precision(device)
     drawn = data.stand_in(arguments.images, 100)
-    model, parameters = notebook_model(device, drawn)
+    model, parameters = notebook_model("2_Model_Training_CNN.ipynb", "full", device, cifar=drawn)
     batch_size = min(parameters["BATCH_SIZE"], arguments.images)
     train = Batches(drawn.train_images, drawn.train_labels, batch_size=batch_size, device=device, augment=True)
 

@@ -279,7 +279,7 @@ def architecture(model: nn.Module) -> str:
     for kind in dict.fromkeys(type(module) for module in model.modules()):
         if kind.__module__ == "__main__":
             with contextlib.suppress(OSError, TypeError, SyntaxError):  # typed at a bare prompt: no source
-                sources.append(ast.dump(ast.parse(textwrap.dedent(inspect.getsource(kind)))))
+                sources.append(ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(kind)))))
     content = json.dumps([repr(model), shapes, sources])
     return hashlib.sha256(content.encode()).hexdigest()[:8]
 

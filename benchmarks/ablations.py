@@ -1,0 +1,92 @@
+"""What each choice of notebook 2's recipe is worth: the notebook with and without it, on the validation images.
+
+    python -m benchmarks.ablations [--data FOLDER] [--seeds 1] [--write]
+
+Every run is the notebook itself in its quick profile (45,000 images to learn from, 5,000 to validate on), with one
+choice undone. The records are kept in results/ablations/; a run whose record is there is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.report import markdown, save
+from helpers import data
+
+NOTEBOOK = "2_Model_Training_CNN.ipynb"
+WITHOUT = {
+    "Muon for the filters (instead of SGD)": {"OPTIMIZER": "sgd", "LEARNING_RATE": 0.75, "MOMENTUM": 0.85},
+    "biases learn faster than the rest": {"BIAS_LEARNING_RATE": 0.75},
+    "filters start as the identity": {"IDENTITY": False},
+    "label smoothing": {"LABEL_SMOOTHING": 0.0},
+    "flips": {"FLIP": False},
+    "alternating flips (instead of a coin)": {"FLIP": True},
+    "shifts": {"TRANSLATE": 0},
+}
+
+
+def run(name: str, values: dict, folder: Path, environment: dict) -> dict:
+    """The record of notebook 2 with these values, from results/ablations/ or from a run now."""
+    kept = data.REPOSITORY / "results" / "ablations" / f"{name}.json"
+    if kept.exists():
+        record = json.loads(kept.read_text(encoding="utf-8"))
+        if all(record["hyperparameters"].get(key) == value for key, value in values.items()):
+            return record
+    output = folder / name
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    flags = [word for key, value in values.items() for word in ("-y", json.dumps({key: value}))]
+    command = [sys.executable, "-m", "papermill", NOTEBOOK, str(output / NOTEBOOK), "-k", "python3", *flags]
+    with open(output / "log.txt", "w", encoding="utf-8") as log:
+        subprocess.run(command, cwd=data.REPOSITORY, env=environment | {"CIFAR10_OUTPUT": str(output)}, check=True,
+                       stdout=log, stderr=subprocess.STDOUT)  # fmt: skip
+    made = next((output / "results").glob("*.json"))
+    kept.parent.mkdir(exist_ok=True)
+    data.write_text(kept, made.read_text(encoding="utf-8"))
+    return json.loads(kept.read_text(encoding="utf-8"))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ablations", description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", help="folder that holds CIFAR-10 (the usual places)")
+    parser.add_argument("--seeds", type=int, default=1, help="runs of each, with seeds 0, 1, ... (1)")
+    parser.add_argument("--write", action="store_true", help="save the table to results/benchmarks/ablations.json")
+    arguments = parser.parse_args()
+    environment = os.environ | {"PYTHONPATH": str(data.REPOSITORY), "CIFAR10_PROFILE": "quick"}
+    if arguments.data:
+        environment["CIFAR10_ROOT"] = str(Path(arguments.data).resolve())
+    folder = data.REPOSITORY / "runs" / "ablations"
+    accuracies: dict[str, list[float]] = {}
+    for name, values in ({"": {}} | WITHOUT).items():
+        for seed in range(arguments.seeds):
+            changed = "-".join(f"{key}={value}" for key, value in values.items()) or "recipe"
+            record = run(f"{changed}-seed{seed}", values | {"SEED": seed}, folder, environment)
+            accuracies.setdefault(name, []).append(record["history"][-1]["validation_accuracy"])
+            print(f"{changed}, seed {seed}: {accuracies[name][-1]:.2%}", flush=True)
+    recipe = accuracies.pop("")
+    table = [{
+        "choice": name,
+        "with it": f"{statistics.mean(recipe):.1%}",
+        "without": f"{statistics.mean(without):.1%}",
+        "worth, points": f"{100 * (statistics.mean(recipe) - statistics.mean(without)):+.1f}",
+    } for name, without in accuracies.items()]  # fmt: skip
+    print(f"\n{markdown(table)}\n")
+    seeds = f"mean of {arguments.seeds} seeds" if arguments.seeds > 1 else "one seed"
+    epochs, images = len(record["history"]), record["train_images"]
+    note = f"Accuracy on 5,000 validation images after {epochs} epochs on {images:,}, {seeds}."
+    if arguments.write:
+        rows = [{"choice": "recipe", "accuracies": recipe}]
+        rows += [{"choice": name, "accuracies": without} for name, without in accuracies.items()]
+        save("ablations", table, rows, ["torch"], note)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
