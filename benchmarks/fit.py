@@ -2,17 +2,16 @@
 
     python -m benchmarks.fit [--images 5000] [--repeats 5] [--write]
 
-The network and its batch size are the notebook's own (its full profile). Both train from the same first weights, in the
-same precision, on the same augmented batches, and take turns; the table has medians of seconds a step. Beside it: the
-batches alone, and the share that the network reaches of the operations a second of a matrix product, measured here too.
-The pixels do not matter for the time, so this runs on the stand-in.
+The network, its optimizer and its batch size are the notebook's own (its full profile). Both train from the same first
+weights, in the same precision, on the same augmented batches, and take turns; the table has medians of seconds a step.
+Beside it: the batches alone, and the share that the network reaches of the operations a second of a matrix product,
+measured here too. The pixels do not matter for the time, so this runs on the stand-in.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import copy
 import io
 import statistics
 import sys
@@ -21,7 +20,7 @@ import time
 import torch
 from torch import nn
 
-from benchmarks.notebooks import notebook_model
+from benchmarks.notebooks import CNN, build
 from benchmarks.report import markdown, save
 from helpers import data, training
 from helpers.batches import Batches
@@ -51,22 +50,22 @@ def main() -> int:
     device = training.choose_device("auto")
     precision = training.choose_precision(device)
     drawn = data.stand_in(arguments.images, 100)
-    model, parameters = notebook_model("2_Model_Training_CNN.ipynb", "full", device, cifar=drawn)
-    batch_size = min(parameters["BATCH_SIZE"], arguments.images)
+    recipe = build(CNN, "full", device, precision)
+    batch_size = min(recipe["BATCH_SIZE"], arguments.images)
     train = Batches(drawn.train_images, drawn.train_labels, batch_size=batch_size, device=device, augment=True)
 
     def fresh() -> tuple[nn.Module, torch.optim.Optimizer]:
-        twin = copy.deepcopy(model)
-        return twin, torch.optim.SGD(twin.parameters(), lr=0.01, momentum=0.9, nesterov=True)
+        again = build(CNN, "full", device, precision)
+        return again["model"], again["optimizer"]
 
     def fit() -> float:
-        twin, optimizer = fresh()
+        model, optimizer = fresh()
         with contextlib.redirect_stdout(io.StringIO()):  # the estimate and the progress bar
-            return training.fit(twin, train, optimizer=optimizer, epochs=1, precision=precision)["seconds"].sum()
+            return training.fit(model, train, optimizer=optimizer, epochs=1, precision=precision)["seconds"].sum()
 
     def bare() -> float:
-        twin, optimizer = fresh()
-        return bare_loop(twin, train, optimizer, precision)
+        model, optimizer = fresh()
+        return bare_loop(model, train, optimizer, precision)
 
     def batches() -> float:
         began = time.perf_counter()
@@ -83,7 +82,7 @@ def main() -> int:
     steps = {way: statistics.median(seconds) for way, seconds in runs.items()}
     overhead = steps["training.fit"] / steps["bare loop"] - 1
     share = steps["its batches alone"] / steps["training.fit"]
-    reached = 3 * training.forward_flops(model) * batch_size / steps["training.fit"]
+    reached = 3 * training.forward_flops(recipe["model"]) * batch_size / steps["training.fit"]
     utilisation = reached / training.matmul_flops(device, precision)
 
     rows = [
