@@ -11,6 +11,7 @@ python -m helpers.results --check    # only say whether they are up to date
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -39,6 +40,7 @@ def choose_profile(name: str, *, gpu: bool) -> str:
 
     Raises InputError for another name than "auto", "full", "quick" or "smoke".
     """
+    git_commit()  # asked for the first time: the commit of the record is the one that the run began with
     origin = "PROFILE"
     if name == "auto" and os.environ.get("CIFAR10_PROFILE"):
         origin, name = "CIFAR10_PROFILE", os.environ["CIFAR10_PROFILE"]
@@ -247,20 +249,26 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit that is checked out, with "+changes" where helpers/ differs from it; None outside git.
+    """The commit that was checked out when this process first asked, with "+changes" where helpers/ differed from it;
+    None outside git.
 
     (A notebook differs whenever its outputs do; what it ran is in the record: hyperparameters and architecture.)
     """
+    return _commit_of(REPOSITORY)
+
+
+@functools.cache
+def _commit_of(repository: Path) -> str | None:
     try:
-        commit = _git("rev-parse", "HEAD")
-        changes = _git("status", "--porcelain", "--untracked-files=no", "--", "helpers")
+        commit = _git(repository, "rev-parse", "HEAD")
+        changes = _git(repository, "status", "--porcelain", "--untracked-files=no", "--", "helpers")
     except (OSError, subprocess.TimeoutExpired):
         return None
     return (commit + ("+changes" if changes else "")) if commit else None
 
 
-def _git(*words: str) -> str:
-    command = ["git", "-C", str(REPOSITORY), *words]
+def _git(repository: Path, *words: str) -> str:
+    command = ["git", "-C", str(repository), *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
 
 

@@ -181,6 +181,20 @@ def test_git_commit_is_absent_outside_git(tmp_path, monkeypatch):
     assert results.git_commit() is None
 
 
+def test_git_commit_is_the_one_that_the_run_began_with(tmp_path, monkeypatch):
+    def git(*words):
+        command = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "one")
+    monkeypatch.setattr(results, "REPOSITORY", tmp_path)
+    results.choose_profile("quick", gpu=False)
+    first = git("rev-parse", "HEAD")
+    git("commit", "-q", "--allow-empty", "-m", "two")
+    assert results.git_commit() == first != git("rev-parse", "HEAD")
+
+
 def test_write_names_the_file_and_says_where(output, capsys):
     path = results.write(record("resnet18", "quick", seed=3))
     assert path == (output / "results" / "resnet18-quick-seed3.json").resolve()
