@@ -15,6 +15,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import re
@@ -345,7 +346,7 @@ def readme_sections(records: list[dict]) -> dict[str, str]:
     f1 = pd.DataFrame({MODELS.get(g[0]["model"], g[0]["model"]): {
         name: f"{np.mean([r['test']['per_class'][name]['f1'] for r in g]):.3f}" for name in g[0]["class_names"]
     } for g in groups})  # fmt: skip
-    findings = [finding for group in groups for finding in group[0].get("findings", [])]
+    findings = [finding for group in groups for finding in group[0].get("findings", [])] + _size_finding(groups)
     errors = []
     for group in groups:
         first = group[0]
@@ -357,6 +358,27 @@ def readme_sections(records: list[dict]) -> dict[str, str]:
         "findings": "\n".join(f"- {finding}" for finding in findings),
         "errors": "\n".join(errors),
     }
+
+
+def _size_finding(groups: list[list[dict]]) -> list[str]:
+    """Whether ResNet-18 is measurably better than the custom CNN, in a sentence, where both have run in full."""
+    runs = {group[0]["model"]: group for group in groups if group[0]["profile"] == "full"}
+    if not {"custom_cnn", "resnet18"} <= runs.keys():
+        return []
+    (small, small_error), (large, large_error) = map(_mean_and_error, (runs["custom_cnn"], runs["resnet18"]))
+    times = runs["resnet18"][0]["parameter_count"] / runs["custom_cnn"][0]["parameter_count"]
+    margin = 1.96 * math.hypot(small_error, large_error)
+    gap, within = f"{100 * abs(large - small):.2f} points", f"95 % interval ±{100 * margin:.2f}"
+    if abs(large - small) <= margin:
+        return [f"The custom CNN matches ResNet-18, which has {times:.1f} times its parameters: {gap} apart, {within}."]
+    better, worse = ("ResNet-18", "the custom CNN") if large > small else ("The custom CNN", "ResNet-18")
+    return [f"{better} is better than {worse} by {gap}, {within}; ResNet-18 has {times:.1f} times the parameters."]
+
+
+def _mean_and_error(group: list[dict]) -> tuple[float, float]:
+    """Mean test accuracy, and its standard error as if every run had been tested on images of its own."""
+    accuracy = float(np.mean([r["test"]["accuracy"] for r in group]))
+    return accuracy, math.sqrt(accuracy * (1 - accuracy) / group[0]["test"]["images"])
 
 
 def benchmark_sections(folder: Path) -> dict[str, str]:

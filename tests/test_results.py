@@ -512,6 +512,32 @@ def test_making_tables_does_not_change_the_records():
 # ------------------------------------------------------------------------------ the README of this tree
 
 
+@pytest.mark.parametrize(
+    ("large", "sentence"),
+    [
+        (
+            0.945,
+            "The custom CNN matches ResNet-18, which has 6.0 times its parameters: 0.50 points apart, 95 % interval",
+        ),
+        (0.930, "The custom CNN is better than ResNet-18 by 1.00 points, 95 % interval ±0.68; ResNet-18 has 6.0 times"),
+        (0.955, "ResNet-18 is better than the custom CNN by 1.50 points, 95 % interval ±0.62; ResNet-18 has 6.0 times"),
+    ],
+)
+def test_findings_say_whether_size_pays(large, sentence):
+    def run(model, accuracy, parameters, profile="full"):
+        made = record(model, profile, accuracy=accuracy) | {
+            "parameter_count": parameters,
+            "file": f"{model}-{profile}-seed0.json",
+        }
+        made["test"]["images"] = 10_000
+        return made
+
+    runs = [run("custom_cnn", 0.94, 1_000_000), run("resnet18", large, 6_000_000)]
+    assert sentence in results.readme_sections(runs)["findings"]
+    quick = run("resnet18", large, 6_000_000, "quick")
+    assert "6.0 times" not in results.readme_sections([runs[0], quick])["findings"]
+
+
 def test_readme_agrees_with_the_records():
     readme = data.REPOSITORY / "README.md"
     if not readme.exists():
