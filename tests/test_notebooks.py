@@ -4,14 +4,11 @@ import json
 import math
 import os
 import re
-import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbformat
-import psutil
 import pytest
 
 from helpers import data, results
@@ -194,39 +191,3 @@ def test_a_wrong_value_gives_one_clear_line(tmp_path):
         assert executed.returncode == 1
         assert message in executed.stdout
     assert not (tmp_path / "results").exists()
-
-
-def test_keras_run_that_is_killed_carries_on(tmp_path, tree):
-    """kill -9 after the first epoch of notebook 1's baseline: run again, it trains the others only, and says so."""
-    notebook = next(path for path in NOTEBOOKS if path.name.startswith("1"))
-    parameters = {"PROFILE": "smoke", "SEED": 4321, "EPOCHS": 3, "COMPARISON_EPOCHS": 1}
-    flags = [word for name, value in parameters.items() for word in ("-y", json.dumps({name: value}))]
-    environment = os.environ | {
-        "PYTHONPATH": str(REPOSITORY), "CIFAR10_OUTPUT": str(tmp_path), "CIFAR10_ROOT": data.STAND_IN,
-        "MPLBACKEND": "agg", "TF_CPP_MIN_LOG_LEVEL": "3",
-    }  # fmt: skip
-    command = [sys.executable, "-m", "papermill", notebook, tmp_path / "killed.ipynb", "-k", "python3", *flags]
-    checkpoints = REPOSITORY / "runs" / "checkpoints"
-    with open(tmp_path / "log.txt", "w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        for _ in range(1200):
-            histories = list(checkpoints.glob("keras_baseline-smoke-seed4321-*/history.csv"))
-            if histories and len(histories[0].read_text().splitlines()) >= 2:
-                break
-            assert process.poll() is None, (tmp_path / "log.txt").read_text()[-2000:]
-            time.sleep(0.2)
-        for child in psutil.Process(process.pid).children(recursive=True):
-            child.kill()
-        process.kill()
-        process.wait()
-        assert not (tmp_path / "results").exists(), "killed before the end"
-        executed = execute(notebook, tmp_path, data.STAND_IN, **parameters)
-        record = check_run(notebook, tmp_path, executed, chance=0.15)
-    finally:
-        process.kill()
-        for folder in checkpoints.glob("keras_baseline-smoke-seed4321-*"):
-            shutil.rmtree(folder)
-    assert record["resumed"] is True
-    assert [row["epoch"] for row in record["history"]] == [1, 2, 3]
-    assert all(row["seconds"] > 0 for row in record["history"])
