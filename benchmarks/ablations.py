@@ -17,10 +17,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.notebooks import CNN
 from benchmarks.report import markdown, save
 from helpers import data
 
-NOTEBOOK = "2_Model_Training_CNN.ipynb"
 WITHOUT = {
     "Muon for the filters (instead of SGD)": {"OPTIMIZER": "sgd", "LEARNING_RATE": 0.75, "MOMENTUM": 0.85},
     "biases learn faster than the rest": {"BIAS_LEARNING_RATE": 0.75},
@@ -43,7 +43,7 @@ def run(name: str, values: dict, folder: Path, environment: dict) -> dict:
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     flags = [word for key, value in values.items() for word in ("-y", json.dumps({key: value}))]
-    command = [sys.executable, "-m", "papermill", NOTEBOOK, str(output / NOTEBOOK), "-k", "python3", *flags]
+    command = [sys.executable, "-m", "papermill", CNN, str(output / CNN), "-k", "python3", *flags]
     with open(output / "log.txt", "w", encoding="utf-8") as log:
         subprocess.run(command, cwd=data.REPOSITORY, env=environment | {"CIFAR10_OUTPUT": str(output)}, check=True,
                        stdout=log, stderr=subprocess.STDOUT)  # fmt: skip

@@ -10,6 +10,7 @@ trained. The two take turns; the table has medians. The pixels do not matter, so
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import sys
 import time
@@ -20,7 +21,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from benchmarks.report import markdown, save
+from benchmarks.report import markdown, save, take_turns
 from helpers import data
 from helpers.batches import Batches
 
@@ -74,12 +75,10 @@ def main() -> int:
             persistent_workers=True,
         ),
     }
-    runs: dict[str, list[float]] = {way: [] for way in ways}
     for batches in ways.values():
         seconds_of_an_epoch(batches)  # starts the workers
-    for _ in range(arguments.repeats):
-        for way, batches in ways.items():
-            runs[way].append(seconds_of_an_epoch(batches))
+    passes = {way: functools.partial(seconds_of_an_epoch, batches) for way, batches in ways.items()}
+    runs = take_turns(passes, arguments.repeats)
 
     rows = [{
         "what": way,

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from benchmarks.notebooks import CNN, build
-from benchmarks.report import markdown, save
+from benchmarks.report import markdown, save, take_turns
 from helpers import data, training
 from helpers.batches import Batches
 
@@ -75,10 +75,7 @@ def main() -> int:
 
     ways = {"bare loop": bare, "training.fit": fit, "its batches alone": batches}
     bare()  # the first pass builds what later ones use
-    runs: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(arguments.repeats):
-        for way, run in ways.items():
-            runs[way].append(run() / len(train))
+    runs = {way: [one / len(train) for one in passes] for way, passes in take_turns(ways, arguments.repeats).items()}
     steps = {way: statistics.median(seconds) for way, seconds in runs.items()}
     overhead = steps["training.fit"] / steps["bare loop"] - 1
     share = steps["its batches alone"] / steps["training.fit"]

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.batches import BATCH_SIZE, WORKERS, Images
 from benchmarks.notebooks import CNN, RESNET, build
-from benchmarks.report import markdown, save
+from benchmarks.report import markdown, save, take_turns
 from helpers import data, training
 from helpers.batches import Batches
 
@@ -83,10 +83,7 @@ def main() -> int:
         "its network, plain recipe": lambda: plain_rate(CNN, loader(arguments.batches), device),
         "ResNet-18, plain recipe": lambda: plain_rate(RESNET, loader(few), device),
     }
-    runs: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(arguments.repeats):
-        for way, rate in ways.items():
-            runs[way].append(rate())
+    runs = take_turns(ways, arguments.repeats)
     rates = {way: statistics.median(found) for way, found in runs.items()}
     ours = rates["notebook 2"]
     rows = [

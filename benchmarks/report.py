@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import platform
 import time
+from collections.abc import Callable
 
 import pandas as pd
 
@@ -16,6 +17,15 @@ from helpers.data import output_folder, relative, write_text
 def markdown(rows: list[dict[str, str]]) -> str:
     """The rows as a Markdown table."""
     return results.markdown(pd.DataFrame(rows))
+
+
+def take_turns(ways: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+    """What each way gives, `repeats` times, one way after the other, so that a busy moment does not hit one alone."""
+    runs: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(repeats):
+        for way, run in ways.items():
+            runs[way].append(run())
+    return runs
 
 
 def save(name: str, table: list[dict[str, str]], measurements: list[dict], packages: list[str], note: str = "") -> None:
