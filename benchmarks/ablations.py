@@ -1,9 +1,9 @@
 """What each choice of notebook 2's recipe is worth: the notebook with and without it, on the validation images.
 
-    python -m benchmarks.ablations [--data FOLDER] [--seeds 1] [--write]
+    python -m benchmarks.ablations [--data FOLDER] [--seeds 1] [--only WORD ...] [--write]
 
 Every run is the notebook itself in its quick profile (45,000 images to learn from, 5,000 to validate on), with one
-choice undone. The records are kept in results/ablations/; a run whose record is there is not made again.
+choice undone. The records are kept in results/ablations/; a run of the same values is not made again.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.notebooks import CNN
+import torch
+
+from benchmarks.notebooks import CNN, build
 from benchmarks.report import markdown, save
-from helpers import data
+from helpers import data, results
+from helpers.training import parameter_count
 
 WITHOUT = {
     "Muon for the filters (instead of SGD)": {"OPTIMIZER": "sgd", "LEARNING_RATE": 0.75, "MOMENTUM": 0.85},
+    "the shortcut in each block": {"SHORTCUT": False},
     "biases learn faster than the rest": {"BIAS_LEARNING_RATE": 0.75},
     "filters start as the identity": {"IDENTITY": False},
     "label smoothing": {"LABEL_SMOOTHING": 0.0},
@@ -32,14 +36,17 @@ WITHOUT = {
 }
 
 
-def run(name: str, values: dict, folder: Path, environment: dict) -> dict:
+def run(name: str, values: dict, profile: str, environment: dict) -> dict:
     """The record of notebook 2 with these values, from results/ablations/ or from a run now."""
-    kept = data.REPOSITORY / "results" / "ablations" / f"{name}.json"
+    stand_in = environment.get("CIFAR10_ROOT") == data.STAND_IN
+    kept = data.output_folder("results", stand_in=stand_in, smoke=profile == "smoke") / "ablations" / f"{name}.json"
+    recipe = build(CNN, profile, torch.device("cpu"), torch.float32)
+    expected = results.hyperparameters(recipe) | values
     if kept.exists():
         record = json.loads(kept.read_text(encoding="utf-8"))
-        if all(record["hyperparameters"].get(key) == value for key, value in values.items()):
+        if record["hyperparameters"] == expected and record["parameter_count"] == parameter_count(recipe["model"]):
             return record
-    output = folder / name
+    output = data.REPOSITORY / "runs" / "ablations" / name
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     flags = [word for key, value in values.items() for word in ("-y", json.dumps({key: value}))]
@@ -57,17 +64,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ablations", description=__doc__.partition("\n")[0])
     parser.add_argument("--data", help="folder that holds CIFAR-10 (the usual places)")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each, with seeds 0, 1, ... (1)")
+    parser.add_argument("--only", nargs="+", default=[""], help="choices that hold one of these words (all)")
+    parser.add_argument("--profile", choices=results.PROFILES, default="quick", help="of the notebook (quick)")
     parser.add_argument("--write", action="store_true", help="save the table to results/benchmarks/ablations.json")
     arguments = parser.parse_args()
-    environment = os.environ | {"PYTHONPATH": str(data.REPOSITORY), "CIFAR10_PROFILE": "quick"}
+    environment = os.environ | {"PYTHONPATH": str(data.REPOSITORY), "CIFAR10_PROFILE": arguments.profile}
     if arguments.data:
-        environment["CIFAR10_ROOT"] = str(Path(arguments.data).resolve())
-    folder = data.REPOSITORY / "runs" / "ablations"
+        stand_in = arguments.data == data.STAND_IN
+        environment["CIFAR10_ROOT"] = arguments.data if stand_in else str(Path(arguments.data).resolve())
     accuracies: dict[str, list[float]] = {}
-    for name, values in ({"": {}} | WITHOUT).items():
+    chosen = {name: values for name, values in WITHOUT.items() if any(word in name for word in arguments.only)}
+    for name, values in ({"": {}} | chosen).items():
         for seed in range(arguments.seeds):
             changed = "-".join(f"{key}={value}" for key, value in values.items()) or "recipe"
-            record = run(f"{changed}-seed{seed}", values | {"SEED": seed}, folder, environment)
+            record = run(f"{changed}-seed{seed}", values | {"SEED": seed}, arguments.profile, environment)
             accuracies.setdefault(name, []).append(record["history"][-1]["validation_accuracy"])
             print(f"{changed}, seed {seed}: {accuracies[name][-1]:.2%}", flush=True)
     recipe = accuracies.pop("")
@@ -80,7 +90,9 @@ def main() -> int:
     print(f"\n{markdown(table)}\n")
     seeds = f"mean of {arguments.seeds} seeds" if arguments.seeds > 1 else "one seed"
     epochs, images = len(record["history"]), record["train_images"]
-    note = f"Accuracy on 5,000 validation images after {epochs} epochs on {images:,}, {seeds}."
+    validated = record["hyperparameters"]["VALIDATION_IMAGES"]
+    note = f"Accuracy on {validated:,} validation images after {epochs} epochs on {images:,}, {seeds}."
+    print(note)
     if arguments.write:
         rows = [{"choice": "recipe", "accuracies": recipe}]
         rows += [{"choice": name, "accuracies": without} for name, without in accuracies.items()]

@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from benchmarks import ablations, notebooks
 from helpers import data
 
 ROOT = data.REPOSITORY
@@ -66,6 +68,40 @@ def test_fit(output):
     assert 0.3 < fit / bare < 3
     assert 0 < utilisation["share"] < 1.5
     assert found["note"] in ran.stdout
+
+
+def test_recipe(output):
+    ran = run("benchmarks.recipe", "--batches", "2", "--repeats", "1", "--write")
+    assert ran.returncode in (0, 1)
+    found = json.loads((output / "results" / "benchmarks" / "recipe.json").read_text())
+    rates = {row["what"]: row["images_per_second"] for row in found["measurements"]}
+    assert table_rows(ran.stdout) == [*rates]
+    ours, same_network, resnet = rates.values()
+    assert ours > same_network > resnet > 0
+    assert found["note"] in ran.stdout
+
+
+def test_ablations(output):
+    """One choice undone, on the stand-in; the second time the records are there, and no notebook runs."""
+    words = ("benchmarks.ablations", "--profile", "smoke", "--data", data.STAND_IN, "--only", "shifts", "--write")
+    ran = run(*words)
+    assert ran.returncode == 0
+    assert table_rows(ran.stdout) == ["shifts"]
+    records = {path.stem: json.loads(path.read_text()) for path in output.glob("results/ablations/*.json")}
+    assert records.keys() == {"recipe-seed0", "TRANSLATE=0-seed0"}
+    recipe, without = (records[name]["hyperparameters"] for name in ("recipe-seed0", "TRANSLATE=0-seed0"))
+    assert {key for key in recipe if recipe[key] != without[key]} == {"TRANSLATE"}
+    table = (output / "results" / "benchmarks" / "ablations.json").read_text()
+    times = {path: path.stat().st_mtime_ns for path in output.glob("results/ablations/*.json")}
+    assert run(*words).stdout == ran.stdout
+    assert (output / "results" / "benchmarks" / "ablations.json").read_text() == table
+    assert {path: path.stat().st_mtime_ns for path in output.glob("results/ablations/*.json")} == times
+
+
+def test_every_ablation_changes_the_recipe():
+    recipe = notebooks.build(notebooks.CNN, "quick", torch.device("cpu"), torch.float32)
+    for name, values in ablations.WITHOUT.items():
+        assert all(recipe[key] != value for key, value in values.items()), name
 
 
 def real_folder() -> Path | None:
