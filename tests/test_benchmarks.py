@@ -81,21 +81,23 @@ def test_recipe(output):
     assert found["note"] in ran.stdout
 
 
-def test_ablations(output):
-    """One choice undone, on the stand-in; the second time the records are there, and no notebook runs."""
-    words = ("benchmarks.ablations", "--profile", "smoke", "--data", data.STAND_IN, "--only", "shifts", "--write")
-    ran = run(*words)
-    assert ran.returncode == 0
-    assert table_rows(ran.stdout) == ["shifts"]
-    records = {path.stem: json.loads(path.read_text()) for path in output.glob("results/ablations/*.json")}
-    assert records.keys() == {"recipe-seed0", "TRANSLATE=0-seed0"}
-    recipe, without = (records[name]["hyperparameters"] for name in ("recipe-seed0", "TRANSLATE=0-seed0"))
-    assert {key for key in recipe if recipe[key] != without[key]} == {"TRANSLATE"}
-    table = (output / "results" / "benchmarks" / "ablations.json").read_text()
-    times = {path: path.stat().st_mtime_ns for path in output.glob("results/ablations/*.json")}
-    assert run(*words).stdout == ran.stdout
-    assert (output / "results" / "benchmarks" / "ablations.json").read_text() == table
-    assert {path: path.stat().st_mtime_ns for path in output.glob("results/ablations/*.json")} == times
+def test_ablations_keep_a_run_of_the_same_values(output, monkeypatch):
+    """The notebook runs once for each set of values, on the stand-in here; the second time its record is there."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "CIFAR10_PROFILE": "smoke", "CIFAR10_ROOT": data.STAND_IN}
+    values = {"TRANSLATE": 0, "EPOCHS": 1, "TRAIN_IMAGES": 500, "VALIDATION_IMAGES": 200, "TEST_IMAGES": 200}
+    record = ablations.run("no-shifts", values, "smoke", environment)
+    kept = output / "results" / "ablations" / "no-shifts.json"
+    assert json.loads(kept.read_text()) == record
+    assert values.items() <= record["hyperparameters"].items()
+    assert 0 <= record["history"][-1]["validation_accuracy"] <= 1
+
+    def no_second_run(*words, **options):
+        raise RuntimeError("the notebook was started")
+
+    monkeypatch.setattr(ablations.subprocess, "run", no_second_run)
+    assert ablations.run("no-shifts", values, "smoke", environment) == record
+    with pytest.raises(RuntimeError, match="was started"):
+        ablations.run("no-shifts", values | {"EPOCHS": 2}, "smoke", environment)
 
 
 def test_every_ablation_changes_the_recipe():
