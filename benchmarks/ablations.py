@@ -1,6 +1,6 @@
 """What each choice of notebook 2's recipe is worth: the notebook with and without it, on the validation images.
 
-    python -m benchmarks.ablations [--data FOLDER] [--seeds 1] [--only WORD ...] [--write]
+    python -m benchmarks.ablations [--data FOLDER] [--seeds 1] [--write]
 
 Every run is the notebook itself in its quick profile (45,000 images to learn from, 5,000 to validate on), with one
 choice undone. The records are kept in results/ablations/; a run of the same values is not made again.
@@ -40,9 +40,9 @@ def run(name: str, values: dict, profile: str, environment: dict) -> dict:
     """The record of notebook 2 with these values, from results/ablations/ or from a run now."""
     stand_in = environment.get("CIFAR10_ROOT") == data.STAND_IN
     kept = data.output_folder("results", stand_in=stand_in, smoke=profile == "smoke") / "ablations" / f"{name}.json"
-    recipe = build(CNN, profile, torch.device("cpu"), torch.float32)
-    expected = results.hyperparameters(recipe) | values
     if kept.exists():
+        recipe = build(CNN, profile, torch.device("cpu"), torch.float32)
+        expected = results.hyperparameters(recipe) | values
         record = json.loads(kept.read_text(encoding="utf-8"))
         if record["hyperparameters"] == expected and record["parameter_count"] == parameter_count(recipe["model"]):
             return record
@@ -51,8 +51,9 @@ def run(name: str, values: dict, profile: str, environment: dict) -> dict:
     output.mkdir(parents=True)
     flags = [word for key, value in values.items() for word in ("-y", json.dumps({key: value}))]
     command = [sys.executable, "-m", "papermill", CNN, str(output / CNN), "-k", "python3", *flags]
+    environment = environment | {"CIFAR10_OUTPUT": str(output), "CIFAR10_PROFILE": profile}
     with open(output / "log.txt", "w", encoding="utf-8") as log:
-        subprocess.run(command, cwd=data.REPOSITORY, env=environment | {"CIFAR10_OUTPUT": str(output)}, check=True,
+        subprocess.run(command, cwd=data.REPOSITORY, env=environment, check=True,
                        stdout=log, stderr=subprocess.STDOUT)  # fmt: skip
     made = next((output / "results").glob("*.json"))
     kept.parent.mkdir(exist_ok=True)
@@ -64,20 +65,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ablations", description=__doc__.partition("\n")[0])
     parser.add_argument("--data", help="folder that holds CIFAR-10 (the usual places)")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each, with seeds 0, 1, ... (1)")
-    parser.add_argument("--only", nargs="+", default=[""], help="choices that hold one of these words (all)")
-    parser.add_argument("--profile", choices=results.PROFILES, default="quick", help="of the notebook (quick)")
     parser.add_argument("--write", action="store_true", help="save the table to results/benchmarks/ablations.json")
     arguments = parser.parse_args()
-    environment = os.environ | {"PYTHONPATH": str(data.REPOSITORY), "CIFAR10_PROFILE": arguments.profile}
+    environment = os.environ | {"PYTHONPATH": str(data.REPOSITORY)}
     if arguments.data:
-        stand_in = arguments.data == data.STAND_IN
-        environment["CIFAR10_ROOT"] = arguments.data if stand_in else str(Path(arguments.data).resolve())
+        environment["CIFAR10_ROOT"] = str(Path(arguments.data).resolve())
     accuracies: dict[str, list[float]] = {}
-    chosen = {name: values for name, values in WITHOUT.items() if any(word in name for word in arguments.only)}
-    for name, values in ({"": {}} | chosen).items():
+    for name, values in ({"": {}} | WITHOUT).items():
         for seed in range(arguments.seeds):
             changed = "-".join(f"{key}={value}" for key, value in values.items()) or "recipe"
-            record = run(f"{changed}-seed{seed}", values | {"SEED": seed}, arguments.profile, environment)
+            record = run(f"{changed}-seed{seed}", values | {"SEED": seed}, "quick", environment)
             accuracies.setdefault(name, []).append(record["history"][-1]["validation_accuracy"])
             print(f"{changed}, seed {seed}: {accuracies[name][-1]:.2%}", flush=True)
     recipe = accuracies.pop("")

@@ -83,7 +83,7 @@ def test_recipe(output):
 
 def test_ablations_keep_a_run_of_the_same_values(output, monkeypatch):
     """The notebook runs once for each set of values, on the stand-in here; the second time its record is there."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "CIFAR10_PROFILE": "smoke", "CIFAR10_ROOT": data.STAND_IN}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "CIFAR10_ROOT": data.STAND_IN}
     values = {"TRANSLATE": 0, "EPOCHS": 1, "TRAIN_IMAGES": 500, "VALIDATION_IMAGES": 200, "TEST_IMAGES": 200}
     record = ablations.run("no-shifts", values, "smoke", environment)
     kept = output / "results" / "ablations" / "no-shifts.json"
