@@ -4,11 +4,14 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 
 from helpers import data, results
@@ -108,8 +111,8 @@ def test_figures_of_the_readme_exist():
 # ------------------------------------------------------------------------------------------ executed
 
 
-def execute(path: Path, folder: Path, root: str, **parameters) -> subprocess.CompletedProcess:
-    """Inject parameters with papermill, then run each cell as a test with nbval; outputs go below `folder`."""
+def prepare(path: Path, folder: Path, root: str, **parameters) -> tuple[Path, dict]:
+    """Inject parameters with papermill; the notebook in `folder`, and an environment with which outputs go below it."""
     environment = os.environ | {
         "PYTHONPATH": str(REPOSITORY), "CIFAR10_OUTPUT": str(folder), "CIFAR10_ROOT": root, "MPLBACKEND": "agg",
         "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -118,6 +121,12 @@ def execute(path: Path, folder: Path, root: str, **parameters) -> subprocess.Com
     flags = [word for name, value in parameters.items() for word in ("-y", json.dumps({name: value}))]
     papermill = [sys.executable, "-m", "papermill", str(path), str(prepared), "--prepare-only", *flags]
     subprocess.run(papermill, env=environment, check=True, capture_output=True)
+    return prepared, environment
+
+
+def execute(path: Path, folder: Path, root: str, **parameters) -> subprocess.CompletedProcess:
+    """Run each cell, with these parameters, as a test with nbval."""
+    prepared, environment = prepare(path, folder, root, **parameters)
     nbval = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=600", "-q",
              "-p", "no:cacheprovider", "--rootdir", str(folder), "-c", os.devnull, str(prepared)]  # fmt: skip
     return subprocess.run(nbval, env=environment, cwd=folder, capture_output=True, text=True)
@@ -178,6 +187,38 @@ def test_notebook_runs_on_real_images(path, tmp_path, tree):
     assert record["train_images"] == 1_000
     assert record["seed"] == 1
     assert record["hyperparameters"]["EPOCHS"] == len(record["history"]) == 3
+
+
+def test_keras_run_that_is_killed_carries_on(tmp_path, tree):
+    """kill -9, and the newest epoch's file cut short: notebook 1 carries on from the epoch before, and says so."""
+    notebook = next(path for path in NOTEBOOKS if path.name.startswith("1"))
+    parameters = {"PROFILE": "smoke", "SEED": 4321, "EPOCHS": 4, "COMPARISON_EPOCHS": 1}
+    prepared, environment = prepare(notebook, tmp_path, data.STAND_IN, **parameters)
+    command = [sys.executable, "-m", "papermill", prepared, tmp_path / "killed.ipynb", "-k", "python3"]
+    checkpoints, run = REPOSITORY / "runs" / "checkpoints", "keras_baseline-smoke-seed4321-*"
+    log = tmp_path / "log.txt"
+    with open(log, "w", encoding="utf-8") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+    try:
+        deadline = time.monotonic() + 240
+        while len(list(checkpoints.glob(f"{run}/0*.weights.h5"))) < 2:
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text(encoding="utf-8")[-2000:]
+            time.sleep(0.1)
+        for victim in [*psutil.Process(process.pid).children(recursive=True), process]:
+            victim.kill()
+        process.wait()
+        assert not (tmp_path / "results").exists(), "killed before the end"
+        newest = max(checkpoints.glob(f"{run}/0*.weights.h5"))
+        newest.write_bytes(newest.read_bytes()[:1000])
+        executed = execute(notebook, tmp_path, data.STAND_IN, **parameters)
+        record = check_run(notebook, tmp_path, executed, chance=0.15)
+    finally:
+        process.kill()
+        for folder in checkpoints.glob(run):
+            shutil.rmtree(folder)
+    assert record["resumed"] is True
+    assert [row["epoch"] for row in record["history"]] == [1, 2, 3, 4]
+    assert all(row["seconds"] > 0 for row in record["history"])
 
 
 def test_a_wrong_value_gives_one_clear_line(tmp_path):
