@@ -88,7 +88,12 @@ def main() -> int:
     seeds = f"mean of {arguments.seeds} seeds" if arguments.seeds > 1 else "one seed"
     epochs, images = len(record["history"]), record["train_images"]
     validated = record["hyperparameters"]["VALIDATION_IMAGES"]
-    note = f"Accuracy on {validated:,} validation images after {epochs} epochs on {images:,}, {seeds}."
+    mean = statistics.mean(recipe)
+    chance = 1.96 * 100 * (2 * mean * (1 - mean) / (validated * arguments.seeds)) ** 0.5
+    note = (
+        f"Accuracy on {validated:,} validation images after {epochs} epochs on {images:,}, {seeds}. "
+        f"Differences below {chance:.1f} points may be chance (95 %, from the number of images)."
+    )
     print(note)
     if arguments.write:
         rows = [{"choice": "recipe", "accuracies": recipe}]
