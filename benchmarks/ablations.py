@@ -22,6 +22,7 @@ import torch
 from benchmarks.notebooks import CNN, build
 from benchmarks.report import markdown, save
 from helpers import data, results
+from helpers.metrics import accuracy_interval
 from helpers.training import parameter_count
 
 WITHOUT = {
@@ -88,8 +89,8 @@ def main() -> int:
     seeds = f"mean of {arguments.seeds} seeds" if arguments.seeds > 1 else "one seed"
     epochs, images = len(record["history"]), record["train_images"]
     validated = record["hyperparameters"]["VALIDATION_IMAGES"]
-    mean = statistics.mean(recipe)
-    chance = 1.96 * 100 * (2 * mean * (1 - mean) / (validated * arguments.seeds)) ** 0.5
+    low, high = accuracy_interval(round(statistics.mean(recipe) * validated), validated)
+    chance = 50 * (high - low) * 2**0.5  # a difference of two; more seeds see the same images
     note = (
         f"Accuracy on {validated:,} validation images after {epochs} epochs on {images:,}, {seeds}. "
         f"Differences below {chance:.1f} points may be chance (95 %, from the number of images)."
