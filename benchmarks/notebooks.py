@@ -11,7 +11,7 @@ import nbformat
 import torch
 from torch import nn
 
-from helpers import data, results, training
+from helpers import data, muon, results, training
 
 CNN, RESNET = "2_Model_Training_CNN.ipynb", "3_Model_Training_ResNet.ipynb"
 
@@ -29,12 +29,13 @@ def build(notebook: str, profile: str, device: torch.device, precision: torch.dt
     values = {name: results.for_profile(profile, value) for name, value in values.items() if name.isupper()}
     resolution = values.get("RESOLUTION", 32)
     scope = {
-        "torch": torch, "nn": nn, "F": nn.functional, "training": training, "device": device, "precision": precision,
+        "torch": torch, "nn": nn, "F": nn.functional, "muon": muon, "training": training,
+        "device": device, "precision": precision,
         "cifar": SimpleNamespace(class_names=data.CLASS_NAMES), "train": range(steps),
         "side": resolution if isinstance(resolution, int) else resolution[-1],
     } | values  # fmt: skip
     with contextlib.redirect_stdout(io.StringIO()):
         for source in code:
-            if re.search(r"^class |^optimizer = ", source, re.MULTILINE):
+            if re.search(r"^class |^ *optimizer = ", source, re.MULTILINE):
                 exec(source, scope)
     return scope
