@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib import patheffects
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -117,11 +118,14 @@ def confident_errors(images: np.ndarray, errors: pd.DataFrame, class_names: tupl
 # ------------------------------------------------------------------------------------- training, scores
 
 
-def training_curves(histories: dict[str, pd.DataFrame], title: str) -> Figure:
+def training_curves(histories: dict[str, pd.DataFrame], title: str, floor: float = 0.0) -> Figure:
     """Loss and accuracy by epoch, train dashed and validation solid; one colour a run.
 
-    histories: run name -> columns epoch, train_loss, train_accuracy, and validation_loss, validation_accuracy if any.
+    histories: run name -> columns epoch, train_loss, train_accuracy, and if any validation_loss, validation_accuracy,
+    resolution. floor: the lowest training loss that there can be, where that is not zero (label smoothing).
     """
+    if not any("validation_loss" in history for history in histories.values()):
+        title += " (trained on all images: none left for validation)"
     fig, axes = plt.subplots(1, 2, figsize=(10, 3.8))
     fig.suptitle(title, x=0.01, ha="left")
     for color, (name, history) in zip(COLORS, histories.items()):
@@ -131,6 +135,11 @@ def training_curves(histories: dict[str, pd.DataFrame], title: str) -> Figure:
             ax.plot(history["epoch"], history[f"train_{score}"], "--", alpha=0.6, label=f"{prefix}train", **style)
             if f"validation_{score}" in history:
                 ax.plot(history["epoch"], history[f"validation_{score}"], label=f"{prefix}validation", **style)
+            if len(histories) == 1:
+                mark_resolutions(ax, history)
+    if floor > 0:
+        axes[0].axhline(floor, color="0.4", linestyle=":", label="lowest training loss that smoothed labels allow")
+        axes[0].legend(fontsize=9)
     axes[0].set(xlabel="epoch", ylabel="cross-entropy (nats)", title="Loss")
     axes[1].set(xlabel="epoch", ylabel="accuracy", title="Accuracy")
     axes[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -139,6 +148,21 @@ def training_curves(histories: dict[str, pd.DataFrame], title: str) -> Figure:
         ax.grid(axis="y", alpha=0.3)
     axes[1].legend(fontsize=9)
     return fig
+
+
+def mark_resolutions(ax: Axes, history: pd.DataFrame) -> None:
+    """Where the side of the images changes between two epochs, if it does: a line, and the pixels of each stretch.
+
+    history: columns epoch and, if any, resolution.
+    """
+    sides = history.get("resolution", pd.Series(dtype=int))
+    changes = [k for k in range(1, len(sides)) if sides.iloc[k] != sides.iloc[k - 1]]
+    for k in changes:
+        ax.axvline(history["epoch"].iloc[k] - 0.5, color="0.6", linewidth=1)
+    for start, end in zip([0, *changes], [*changes, len(sides)]) if changes else ():
+        middle = (history["epoch"].iloc[start] + history["epoch"].iloc[end - 1]) / 2
+        ax.annotate(f"{sides.iloc[start]} px", (middle, 0.02), xycoords=ax.get_xaxis_transform(),
+                    ha="center", va="bottom", fontsize=9, color="0.4")  # fmt: skip
 
 
 def learning_rates(rates: list[float], steps_per_epoch: int, title: str) -> Figure:

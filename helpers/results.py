@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.data import REPOSITORY, Cifar10, InputError, output_folder, relative, write_text
-from helpers.metrics import error_sentence
+from helpers.metrics import accuracy_interval, error_sentence
 
 PROFILES = ("full", "quick", "smoke")
 MODELS = {"keras_baseline": "Keras baseline", "custom_cnn": "Custom CNN", "resnet18": "ResNet-18"}
@@ -138,13 +138,27 @@ def make_record(
 
 
 def changed(model: str, profile: str, seed: int, hyperparameters: dict) -> bool:
-    """Whether this is an experiment: other hyperparameters than those of the record in results/. Says which."""
-    reference = _read(REPOSITORY / "results" / f"{model}-{profile}-seed{seed}.json")
+    """Whether the figures in Images/ should be left as they are by this run; says why.
+
+    They are of the first seed of the full profile, or of the quick one as long as there is no full record. A run with
+    other hyperparameters than its record in results/ leaves them alone, too.
+    """
+    if profile == "smoke":
+        return False
+    folder = REPOSITORY / "results"
+    reference = _read(folder / f"{model}-{profile}-seed{seed}.json")
     differs = _differences(reference, {"hyperparameters": hyperparameters}) if reference else {}
-    differs.pop("architecture", None)
+    differs.pop("architecture", None)  # the model is not built yet
     if differs:
-        print(f"An experiment: {', '.join(differs)} differ from the record in results/. Figures go to runs/experiment.")
-    return bool(differs)
+        print(f"An experiment: {', '.join(differs)} differ from the record in results/. Its figures go below runs/.")
+        return True
+    for better in PROFILES[: PROFILES.index(profile) + 1]:
+        for path in sorted(folder.glob(f"{model}-{better}-seed*.json")):
+            first = re.fullmatch(r".*-seed(\d+)\.json", path.name)
+            if first and (better != profile or int(first[1]) < seed):
+                print(f"Images/ shows the {better} profile with seed {first[1]}: these figures go below runs/.")
+                return True
+    return False
 
 
 def write(record: dict) -> Path:
@@ -302,10 +316,14 @@ def comparison_table(records: list[dict]) -> pd.DataFrame:
     for group in headline(records):
         first = group[0]
         tests = [r["test"]["accuracy"] for r in group]
-        low, high = first["test"]["accuracy_interval_95"]
         if len(group) > 1:
-            accuracy = f"{np.mean(tests):.2%} ± {100 * np.std(tests, ddof=1):.2f} ({len(group)} seeds)"
+            low, high = accuracy_interval(round(np.mean(tests) * first["test"]["images"]), first["test"]["images"])
+            accuracy = (
+                f"{np.mean(tests):.2%} ± {100 * np.std(tests, ddof=1):.2f} "
+                f"({len(group)} seeds; {low:.1%} to {high:.1%})"
+            )
         else:
+            low, high = first["test"]["accuracy_interval_95"]
             accuracy = f"{tests[0]:.2%} (one run; {low:.1%} to {high:.1%})"
         rows.append({
             "model": MODELS.get(first["model"], first["model"]),
@@ -342,6 +360,9 @@ def readme_sections(records: list[dict]) -> dict[str, str]:
             " **Quick rows are demonstrations**, not the headline recipe: they show what a few minutes on the device "
             "named give, with different epochs and image sizes. They compare budgets, not architectures."
         )
+    if any(len(group) > 1 for group in groups):
+        note += " Key findings, error analysis and figures of a row of several seeds are those of its first."
+    note += _quick_note(records)
     table = comparison_table(records).drop(columns="data")
     f1 = pd.DataFrame({MODELS.get(g[0]["model"], g[0]["model"]): {
         name: f"{np.mean([r['test']['per_class'][name]['f1'] for r in g]):.3f}" for name in g[0]["class_names"]
@@ -358,6 +379,21 @@ def readme_sections(records: list[dict]) -> dict[str, str]:
         "findings": "\n".join(f"- {finding}" for finding in findings),
         "errors": "\n".join(errors),
     }
+
+
+def _quick_note(records: list[dict]) -> str:
+    """What the quick profile gave, for models whose row is the full one; empty where there are no such records."""
+    full = {group[0]["model"] for group in headline(records) if group[0]["profile"] == "full"}
+    quick = headline([r for r in records if r["profile"] == "quick" and r["model"] in full])
+    said = [
+        f"{MODELS[runs[0]['model']]} {runs[0]['test']['accuracy']:.1%} in {runs[0]['train_seconds'] / 60:.1f} min"
+        for runs in quick
+    ]
+    if not said:
+        return ""
+    return (
+        f"\n\nThe quick profile, on {quick[0][0]['device'].partition(', Keras')[0]}: {', '.join(said)}, one run each."
+    )
 
 
 def _size_finding(groups: list[list[dict]]) -> list[str]:

@@ -118,6 +118,24 @@ def test_training_curves_tell_runs_apart():
     assert colors[0] == colors[1] != colors[2]
 
 
+def test_training_curves_say_why_there_is_no_validation_curve():
+    alone = HISTORY.drop(columns=["validation_loss", "validation_accuracy"])
+    fig = plots.training_curves({"custom CNN": alone}, "Two epochs", floor=0.87)
+    assert fig.get_suptitle() == "Two epochs (trained on all images: none left for validation)"
+    assert list(fig.axes[0].lines[-1].get_ydata()) == [0.87, 0.87]
+    assert "lowest training loss" in fig.axes[0].get_legend().get_texts()[-1].get_text()
+    assert "none left" not in plots.training_curves({"custom CNN": HISTORY}, "Two epochs").get_suptitle()
+
+
+def test_training_curves_mark_where_the_images_change_size():
+    fig = plots.training_curves({"ResNet-18": HISTORY.assign(resolution=[16, 16, 32])}, "Small images first")
+    for ax in fig.axes:
+        assert [text.get_text() for text in ax.texts] == ["16 px", "32 px"]
+        assert list(ax.lines[-1].get_xdata()) == [2.5, 2.5], "between epochs 2 and 3"
+    same = plots.training_curves({"ResNet-18": HISTORY.assign(resolution=32)}, "One size")
+    assert not [text for ax in same.axes for text in ax.texts]
+
+
 def test_learning_rates_are_drawn_over_epochs():
     fig = plots.learning_rates([0.1, 0.2, 0.3, 0.2, 0.1, 0.0], 2, "Up, then down")
     (ax,) = fig.axes

@@ -385,7 +385,9 @@ def test_headline_leaves_out_runs_with_changed_hyperparameters():
 def test_comparison_table_gives_mean_and_spread_over_seeds():
     loaded = saved(*(record(seed=seed, accuracy=a) for seed, a in enumerate((0.93, 0.94, 0.95))))
     (row,) = results.comparison_table(loaded).to_dict("records")
-    assert row["test accuracy"] == "94.00% ± 1.00 (3 seeds)"  # the spread with n - 1
+    images = loaded[0]["test"]["images"]
+    low, high = metrics.accuracy_interval(round(0.94 * images), images)
+    assert row["test accuracy"] == f"94.00% ± 1.00 (3 seeds; {low:.1%} to {high:.1%})"  # the spread with n - 1
     assert row["model"] == "Custom CNN"
     assert row["profile"] == "full"
     assert row["data"] == "CIFAR-10"
@@ -583,3 +585,32 @@ def test_changed_tells_an_experiment_from_the_recipe(repository, monkeypatch, ca
     assert "experiment" not in capsys.readouterr().out
     assert results.changed("custom_cnn", "full", 0, settings | {"EPOCHS": 3})
     assert "An experiment: EPOCHS differ from the record in results/." in capsys.readouterr().out
+
+
+def test_figures_of_the_headline_are_left_alone_by_other_seeds_and_profiles(repository, monkeypatch, capsys):
+    settings = {"EPOCHS": 2, "LEARNING_RATE": 0.1, "SEED": 0}
+    monkeypatch.setenv("CIFAR10_OUTPUT", str(repository))
+    results.write(record(profile="quick"))
+    assert not results.changed("custom_cnn", "full", 0, settings), "a full run takes the place of a quick one"
+    assert results.changed("custom_cnn", "quick", 1, settings | {"SEED": 1})
+    results.write(record())
+    capsys.readouterr()
+    assert not results.changed("custom_cnn", "full", 0, settings)
+    assert not results.changed("resnet18", "quick", 0, settings)
+    assert not results.changed("custom_cnn", "smoke", 0, settings), "smoke has a folder of its own"
+    assert capsys.readouterr().out == ""
+    for profile, seed in (("quick", 0), ("full", 1), ("quick", 1)):
+        assert results.changed("custom_cnn", profile, seed, settings | {"SEED": seed})
+        assert capsys.readouterr().out == "Images/ shows the full profile with seed 0: these figures go below runs/.\n"
+
+
+def test_readme_says_what_the_quick_profile_gives():
+    quick = [record(profile="quick", accuracy=0.8), record(profile="quick", seed=1, accuracy=0.9)]
+    section = results.readme_sections(saved(record(accuracy=0.9), *quick))["comparison"]
+    assert section.endswith("\n\nThe quick profile, on cpu: Custom CNN 80.0% in 1.0 min, one run each.")
+    assert section.count("\n| Custom CNN") == 1, "the table has the full run only"
+
+
+def test_readme_says_of_several_seeds_whose_findings_it_shows():
+    assert "are those of its first" not in results.readme_sections(saved(record()))["comparison"]
+    assert "are those of its first" in results.readme_sections(saved(record(seed=1)))["comparison"]
