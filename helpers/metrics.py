@@ -79,7 +79,7 @@ def confused_pairs(matrix: np.ndarray | list, class_names: tuple[str, ...], top:
 
 
 def error_sentence(test: dict, class_names: tuple[str, ...]) -> str:
-    """Which classes are confused, in words, from the data: the top pairs, and whether the usual suspects lead."""
+    """Which classes are confused, in words, from the data: the top pairs, and where the usual suspects are."""
     pairs = confused_pairs(test["confusion_matrix"], class_names, top=len(class_names) ** 2)
     wrong = int(pairs["errors"].sum())
     if not wrong:
@@ -90,11 +90,11 @@ def error_sentence(test: dict, class_names: tuple[str, ...]) -> str:
     rest = ", ".join(f"{row['pair']} ({row['errors']})" for _, row in pairs.iloc[1:4].iterrows() if row["errors"])
     if rest:
         lines.append(f"Next come {rest}.")
-    for usual in ("cat / dog", "airplane / bird"):
-        rank = pairs.index[pairs["pair"] == usual]
-        if len(rank):
-            place = "the first" if rank[0] == 0 else f"number {rank[0] + 1}"
-            lines.append(f"{usual} is {place} of the {len(pairs)} pairs ({pairs['errors'][rank[0]]} errors).")
+    ranks = dict(zip(pairs["pair"], pairs.index))
+    for usual, expected, place in (("cat / dog", "first", 0), ("airplane / bird", "among these", 3)):
+        if ranks.get(usual, 0) > place:
+            found, errors = ranks[usual] + 1, pairs["errors"][ranks[usual]]
+            lines.append(f"{usual}, which one might expect {expected}, is number {found} of {len(pairs)} ({errors}).")
     return " ".join(lines)
 
 

@@ -417,6 +417,21 @@ def _mean_and_error(group: list[dict]) -> tuple[float, float]:
     return accuracy, math.sqrt(accuracy * (1 - accuracy) / group[0]["test"]["images"])
 
 
+def earlier_section(folder: Path) -> dict[str, str]:
+    """Full runs of recipes that were given up, from the records in `folder`: {"earlier": their table}."""
+    rows = [
+        {
+            "model": MODELS[r["model"]],
+            "test accuracy": f"{r['test']['accuracy']:.2%}",
+            "epochs": str(len(r["history"])),
+            "training": f"{r['train_seconds'] / 60:.1f} min",
+            "record": f"[{r['file'].removesuffix('.json')}](results/{folder.name}/{r['file']})",
+        }
+        for r in load(folder)
+    ]
+    return {"earlier": markdown(pd.DataFrame(rows))} if rows else {}
+
+
 def benchmark_sections(folder: Path) -> dict[str, str]:
     """The tables that the scripts in benchmarks/ saved in `folder`, by the name of their markers in README.md."""
     sections = {}
@@ -427,6 +442,13 @@ def benchmark_sections(folder: Path) -> dict[str, str]:
         text = " ".join(filter(None, [saved.get("note"), source]))
         sections[path.stem] = f"{markdown(pd.DataFrame(saved['table']))}\n\n{text}"
     return sections
+
+
+def all_sections(folder: Path) -> dict[str, str]:
+    """Every generated part of README.md from results/ (`folder`), by the name of its markers."""
+    return (
+        readme_sections(load(folder)) | earlier_section(folder / "earlier") | benchmark_sections(folder / "benchmarks")
+    )
 
 
 def render_readme(text: str, sections: dict[str, str]) -> str:
@@ -453,7 +475,7 @@ def main() -> int:
         path = REPOSITORY / "README.md"
         before = path.read_text(encoding="utf-8")
         folder = REPOSITORY / "results"
-        after = render_readme(before, readme_sections(load(folder)) | benchmark_sections(folder / "benchmarks"))
+        after = render_readme(before, all_sections(folder))
     except InputError as error:
         print(error, file=sys.stderr)
         return 1

@@ -546,7 +546,7 @@ def test_readme_agrees_with_the_records():
         pytest.skip("README.md is not written yet")
     text = readme.read_text(encoding="utf-8")
     folder = data.REPOSITORY / "results"
-    sections = results.readme_sections(results.load(folder)) | results.benchmark_sections(folder / "benchmarks")
+    sections = results.all_sections(folder)
     assert {"download", "loading"} <= sections.keys()
     agrees = results.render_readme(text, sections) == text
     assert agrees, "README.md is out of date with results/: run `python run.py report`"
@@ -614,3 +614,14 @@ def test_readme_says_what_the_quick_profile_gives():
 def test_readme_says_of_several_seeds_whose_findings_it_shows():
     assert "are those of its first" not in results.readme_sections(saved(record()))["comparison"]
     assert "are those of its first" in results.readme_sections(saved(record(seed=1)))["comparison"]
+
+
+def test_full_runs_that_were_given_up_stay_on_record(repository, monkeypatch):
+    assert results.earlier_section(repository / "results" / "earlier") == {}, "no folder, no table"
+    monkeypatch.setenv("CIFAR10_OUTPUT", str(repository))
+    path = results.write(record(accuracy=0.9336))
+    section = results.earlier_section(path.parent)["earlier"]
+    assert (
+        "| Custom CNN | 93.36% | 2 | 1.0 min | [custom_cnn-full-seed0](results/results/custom_cnn-full-seed0.json) |"
+        in section
+    )
