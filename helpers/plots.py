@@ -157,6 +157,8 @@ def mark_resolutions(ax: Axes, history: pd.DataFrame) -> None:
     """
     sides = history.get("resolution", pd.Series(dtype=int))
     changes = [k for k in range(1, len(sides)) if sides.iloc[k] != sides.iloc[k - 1]]
+    if changes:
+        ax.margins(y=0.12)  # room for the words below
     for k in changes:
         ax.axvline(history["epoch"].iloc[k] - 0.5, color="0.6", linewidth=1)
     for start, end in zip([0, *changes], [*changes, len(sides)]) if changes else ():
