@@ -391,9 +391,7 @@ def _quick_note(records: list[dict]) -> str:
     ]
     if not said:
         return ""
-    return (
-        f"\n\nThe quick profile, on {quick[0][0]['device'].partition(', Keras')[0]}: {', '.join(said)}, one run each."
-    )
+    return f"\n\nTraining with the quick profile, on {quick[-1][0]['device']}: {', '.join(said)}, one run each."
 
 
 def _size_finding(groups: list[list[dict]]) -> list[str]:

@@ -607,7 +607,7 @@ def test_figures_of_the_headline_are_left_alone_by_other_seeds_and_profiles(repo
 def test_readme_says_what_the_quick_profile_gives():
     quick = [record(profile="quick", accuracy=0.8), record(profile="quick", seed=1, accuracy=0.9)]
     section = results.readme_sections(saved(record(accuracy=0.9), *quick))["comparison"]
-    assert section.endswith("\n\nThe quick profile, on cpu: Custom CNN 80.0% in 1.0 min, one run each.")
+    assert section.endswith("\n\nTraining with the quick profile, on cpu: Custom CNN 80.0% in 1.0 min, one run each.")
     assert section.count("\n| Custom CNN") == 1, "the table has the full run only"
 
 
