@@ -125,7 +125,7 @@ def training_curves(histories: dict[str, pd.DataFrame], title: str, floor: float
     resolution. floor: the lowest training loss that there can be, where that is not zero (label smoothing).
     """
     if not any("validation_loss" in history for history in histories.values()):
-        title += " (trained on all images: none left for validation)"
+        title += " (no images set aside for validation)"
     fig, axes = plt.subplots(1, 2, figsize=(10, 3.8))
     fig.suptitle(title, x=0.01, ha="left")
     for color, (name, history) in zip(COLORS, histories.items()):

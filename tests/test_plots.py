@@ -121,7 +121,7 @@ def test_training_curves_tell_runs_apart():
 def test_training_curves_say_why_there_is_no_validation_curve():
     alone = HISTORY.drop(columns=["validation_loss", "validation_accuracy"])
     fig = plots.training_curves({"custom CNN": alone}, "Two epochs", floor=0.87)
-    assert fig.get_suptitle() == "Two epochs (trained on all images: none left for validation)"
+    assert fig.get_suptitle() == "Two epochs (no images set aside for validation)"
     assert list(fig.axes[0].lines[-1].get_ydata()) == [0.87, 0.87]
     assert "lowest training loss" in fig.axes[0].get_legend().get_texts()[-1].get_text()
     assert "none left" not in plots.training_curves({"custom CNN": HISTORY}, "Two epochs").get_suptitle()
