@@ -316,15 +316,12 @@ def comparison_table(records: list[dict]) -> pd.DataFrame:
     for group in headline(records):
         first = group[0]
         tests = [r["test"]["accuracy"] for r in group]
-        if len(group) > 1:
-            low, high = accuracy_interval(round(np.mean(tests) * first["test"]["images"]), first["test"]["images"])
-            accuracy = (
-                f"{np.mean(tests):.2%} ± {100 * np.std(tests, ddof=1):.2f} "
-                f"({len(group)} seeds; {low:.1%} to {high:.1%})"
-            )
-        else:
-            low, high = first["test"]["accuracy_interval_95"]
-            accuracy = f"{tests[0]:.2%} (one run; {low:.1%} to {high:.1%})"
+        images = first["test"]["images"]
+        low, high = accuracy_interval(round(np.mean(tests) * images), images)
+        spread, runs = "", "one run"
+        if len(tests) > 1:
+            spread, runs = f" ± {100 * np.std(tests, ddof=1):.2f}", f"{len(tests)} seeds"
+        accuracy = f"{np.mean(tests):.2%}{spread} ({runs}; {low:.1%} to {high:.1%})"
         rows.append({
             "model": MODELS.get(first["model"], first["model"]),
             "profile": first["profile"],
