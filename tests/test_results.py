@@ -55,7 +55,7 @@ def record(model="custom_cnn", profile="full", seed=0, accuracy=None, name="CIFA
         forward_flops=89_000_000,
     )
     if accuracy is not None:
-        made["test"]["accuracy"] = accuracy
+        made["test"] |= {"accuracy": accuracy, "images": 10_000}
         made["test"]["accuracy_interval_95"] = list(metrics.accuracy_interval(round(accuracy * 10_000), 10_000))
     return made
 
