@@ -101,7 +101,7 @@ def test_ablations_keep_a_run_of_the_same_values(output, monkeypatch):
 
 
 def test_every_ablation_changes_the_recipe():
-    recipe = notebooks.build(notebooks.CNN, "quick", torch.device("cpu"), torch.float32)
+    recipe = notebooks.build(notebooks.CNN, "full", torch.device("cpu"), torch.float32)
     for name, values in ablations.WITHOUT.items():
         assert all(recipe[key] != value for key, value in values.items()), name
 
