@@ -33,7 +33,8 @@ RECORD = {
     "data": "stand-in", "data_fingerprint": "stand-in:0", "class_names": ["a", "b"], "git_commit": "0",
     "history": [{"epoch": 1, "seconds": 6.0}],
     "test": {"images": 16, "accuracy": 0.625, "accuracy_interval_95": [0.39, 0.82], "loss": 1.0,
-             "macro_precision": 0.6, "macro_recall": 0.6, "macro_f1": 0.6, "per_class": {}, "confusion_matrix": [[5, 3], [3, 5]]},
+             "macro_precision": 0.6, "macro_recall": 0.6, "macro_f1": 0.6,
+             "per_class": {}, "confusion_matrix": [[5, 3], [3, 5]]},
 }  # fmt: skip
 PARAMETERS = 'PROFILE = "auto"  # full, quick or smoke\nEPOCHS = 2        # passes over the training set'
 LOOK = """\
