@@ -104,7 +104,7 @@ def main() -> int:
     if arguments.write:
         rows = [{"choice": "recipe", "accuracies": recipe}]
         rows += [{"choice": name, "accuracies": without} for name, without in accuracies.items()]
-        save("ablations", table, rows, ["torch"], note)
+        save("ablations", table, rows, ["torch"], note, medians=False)
     return 0
 
 

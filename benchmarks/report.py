@@ -28,8 +28,13 @@ def take_turns(ways: dict[str, Callable[[], float]], repeats: int) -> dict[str, 
     return runs
 
 
-def save(name: str, table: list[dict[str, str]], measurements: list[dict], packages: list[str], note: str = "") -> None:
-    """Write results/benchmarks/<name>.json: the README's table and note, the measurements, and what measured them."""
+def save(
+    name: str, table: list[dict], measurements: list[dict], packages: list[str], note: str = "", *, medians: bool = True
+) -> None:
+    """Write results/benchmarks/<name>.json: the README's table and note, the measurements, and what measured them.
+
+    `medians` says whether the table's numbers are medians of repeated measurements, as the README then says.
+    """
     folder = output_folder("results", stand_in=False) / "benchmarks"
     folder.mkdir(exist_ok=True)
     content = {
@@ -38,6 +43,7 @@ def save(name: str, table: list[dict[str, str]], measurements: list[dict], packa
         "versions": {package: importlib.metadata.version(package) for package in packages},
         "table": table,
         "note": note,
+        "medians": medians,
         "measurements": measurements,
     }
     write_text(folder / f"{name}.json", json.dumps(content, indent=1) + "\n")

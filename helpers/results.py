@@ -433,7 +433,8 @@ def benchmark_sections(folder: Path) -> dict[str, str]:
     for path in sorted(folder.glob("*.json")):
         saved = json.loads(path.read_text(encoding="utf-8"))
         versions = ", ".join(f"{name} {version}" for name, version in saved["versions"].items())
-        source = f"`python -m benchmarks.{path.stem}`, {saved['date']}, medians, with {versions}."
+        medians = ", medians" if saved.get("medians", True) else ""  # the ablations' are means
+        source = f"`python -m benchmarks.{path.stem}`, {saved['date']}{medians}, with {versions}."
         text = " ".join(filter(None, [saved.get("note"), source]))
         sections[path.stem] = f"{markdown(pd.DataFrame(saved['table']))}\n\n{text}"
     return sections

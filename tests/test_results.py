@@ -442,6 +442,16 @@ def test_quick_profile_is_not_mentioned_where_all_runs_are_full():
     assert "quick" not in results.readme_sections(saved(record()))["comparison"]
 
 
+def test_benchmark_sections_say_where_the_numbers_are_medians(tmp_path):
+    saved_one = {"date": "2026-11-23", "versions": {"torch": "2"}, "table": [{"a": "1"}], "note": "One seed."}
+    for name, content in {"older": saved_one, "single": saved_one | {"medians": False}}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    assert results.benchmark_sections(tmp_path) == {
+        name: f"| a |\n| --- |\n| 1 |\n\nOne seed. `python -m benchmarks.{name}`, 2026-11-23{words}, with torch 2."
+        for name, words in {"older": ", medians", "single": ""}.items()
+    }
+
+
 def test_readme_without_records_says_so():
     sections = results.readme_sections([])
     assert tuple(sections) == SECTIONS
