@@ -184,7 +184,14 @@ def write(record: dict) -> Path:
                 stem = f"{stem[:140]}-{hashlib.sha256(stem.encode()).hexdigest()[:8]}"
             path = folder / f"{stem}.json"
             print(f"Differs from {name}.json in {', '.join(differs)}: kept beside it.")
-            print(f"Test accuracy {record['test']['accuracy']:.2%}; there it was {before['test']['accuracy']:.2%}.")
+            new, old = ((r.get("history") or [{}])[-1].get("validation_accuracy") for r in (record, before))
+            if new and old:
+                print(f"Validation accuracy {new:.2%}; there it was {old:.2%}.")
+            else:
+                print(
+                    f"Test accuracy {record['test']['accuracy']:.2%}; there it was {before['test']['accuracy']:.2%}. "
+                    "To choose between values, use the quick profile: it sets validation images aside."
+                )
         write_text(path, json.dumps(record, indent=1, default=_plain) + "\n")
     except OSError as error:
         raise InputError(
@@ -399,7 +406,11 @@ def _size_finding(groups: list[list[dict]]) -> list[str]:
     (small, small_error), (large, large_error) = map(_mean_and_error, (runs["custom_cnn"], runs["resnet18"]))
     times = runs["resnet18"][0]["parameter_count"] / runs["custom_cnn"][0]["parameter_count"]
     margin = 1.96 * math.hypot(small_error, large_error)
-    gap, within = f"{100 * abs(large - small):.2f} points", f"95 % interval ±{100 * margin:.2f}"
+    small_runs, large_runs = (
+        "one run" if len(runs[key]) == 1 else f"mean of {len(runs[key])} runs" for key in ("custom_cnn", "resnet18")
+    )
+    gap = f"{100 * abs(large - small):.2f} points"
+    within = f"95 % interval ±{100 * margin:.2f} (CNN: {small_runs}; ResNet-18: {large_runs})"
     if abs(large - small) <= margin:
         return [f"The custom CNN matches ResNet-18, which has {times:.1f} times its parameters: {gap} apart, {within}."]
     better, worse = ("ResNet-18", "the custom CNN") if large > small else ("The custom CNN", "ResNet-18")

@@ -234,7 +234,8 @@ def test_other_hyperparameters_are_kept_beside_it_and_compared(output, capsys):
     second = results.write(record(accuracy=0.6, EPOCHS=5, WIDTH="64/128"))
     assert capsys.readouterr().out == (
         "Differs from custom_cnn-full-seed0.json in EPOCHS, WIDTH: kept beside it.\n"
-        "Test accuracy 60.00%; there it was 50.00%.\n"
+        "Test accuracy 60.00%; there it was 50.00%. To choose between values, use the quick profile: it sets "
+        "validation images aside.\n"
         f"Record: {second.name}\n"
     )
     assert first.read_bytes() == before
@@ -531,8 +532,16 @@ def test_making_tables_does_not_change_the_records():
             0.945,
             "The custom CNN matches ResNet-18, which has 6.0 times its parameters: 0.50 points apart, 95 % interval",
         ),
-        (0.930, "The custom CNN is better than ResNet-18 by 1.00 points, 95 % interval ±0.68; ResNet-18 has 6.0 times"),
-        (0.955, "ResNet-18 is better than the custom CNN by 1.50 points, 95 % interval ±0.62; ResNet-18 has 6.0 times"),
+        (
+            0.930,
+            "The custom CNN is better than ResNet-18 by 1.00 points, 95 % interval ±0.68 "
+            "(CNN: one run; ResNet-18: one run); ResNet-18 has 6.0 times",
+        ),
+        (
+            0.955,
+            "ResNet-18 is better than the custom CNN by 1.50 points, 95 % interval ±0.62 "
+            "(CNN: one run; ResNet-18: one run); ResNet-18 has 6.0 times",
+        ),
     ],
 )
 def test_findings_say_whether_size_pays(large, sentence):
@@ -584,6 +593,16 @@ def test_a_run_elsewhere_is_compared_with_the_repositorys_record(repository, out
     assert [r["file"] for r in results.headline(results.load())[0]] == [path.name], "the table shows it all the same"
     stand_in = results.write(record(name="stand-in", LEARNING_RATE=0.3))
     assert stand_in.name == "custom_cnn-full-seed0.json", "drawn shapes are not compared with CIFAR-10"
+
+
+def test_experiments_are_compared_by_validation_images_where_both_have_them(output, capsys):
+    for accuracy, settings in ((0.75, {}), (0.80, {"EPOCHS": 5})):
+        made = record(**settings)
+        made["history"][-1]["validation_accuracy"] = accuracy
+        results.write(made)
+    printed = capsys.readouterr().out
+    assert "Validation accuracy 80.00%; there it was 75.00%.\n" in printed
+    assert "Test accuracy" not in printed
 
 
 def test_changed_tells_an_experiment_from_the_recipe(repository, monkeypatch, capsys):
