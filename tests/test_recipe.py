@@ -19,11 +19,7 @@ def recipe() -> dict:
 
 
 def test_the_untrained_network_has_no_opinion(recipe):
-    """Its logits are level, and channel k of its first convolution is channel k of the image."""
-    model = recipe["model"]
-    x = torch.randn(4, 3, 32, 32)
-    assert model(x).softmax(1).sub(0.1).abs().max() < 0.08
-    torch.testing.assert_close(model[0][0](x)[:, :3], x[:, :, 1:-1, 1:-1])
+    assert recipe["model"](torch.randn(4, 3, 32, 32)).softmax(1).sub(0.1).abs().max() < 0.08
 
 
 HEADLINES = {"custom_cnn": CNN, "resnet18": RESNET}
