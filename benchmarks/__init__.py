@@ -1,1 +1,1 @@
-"""What the README says about speed and memory, measured: see benchmarks/README.md."""
+"""What docs/ says about speed and about each choice of a recipe, measured: see benchmarks/README.md."""

@@ -1,7 +1,6 @@
-"""A model and its optimizer as a PyTorch notebook makes them, from the notebook's own cells."""
+"""A model and its optimizer as a notebook makes them, from the notebook's own cells."""
 
-from __future__ import annotations
-
+import ast
 import contextlib
 import io
 import re
@@ -11,31 +10,48 @@ import nbformat
 import torch
 from torch import nn
 
-from helpers import data, muon, results, training
+from helpers import data, models, muon, weights
+from helpers.files import REPOSITORY
+from helpers.profiles import settle
 
-CNN, RESNET = "2_Model_Training_CNN.ipynb", "3_Model_Training_ResNet.ipynb"
+CPU = torch.device("cpu")
+KERAS, CNN, RESNET = "1_EDA_CIFAR10.ipynb", "2_Model_Training_CNN.ipynb", "3_Model_Training_ResNet.ipynb"
 
 
-def build(notebook: str, profile: str, device: torch.device, precision: torch.dtype, steps: int = 100) -> dict:
-    """What the notebook's cells leave behind that hold parameters, define a class or make the optimizer.
-
-    By name: the parameters' values for `profile`, `model` (with its first weights), `optimizer` and `schedule`.
-    steps: of an epoch, for the schedule.
-    """
-    cells = nbformat.read(data.REPOSITORY / notebook, as_version=4).cells
+def read(notebook: str, profile: str, wanted: str) -> tuple[dict, list[str]]:
+    """The parameters for `profile`, with `hyperparameters`, and the code cells that match the pattern `wanted`."""
+    cells = nbformat.read(REPOSITORY / notebook, as_version=4).cells
     first, *code = [cell.source for cell in cells if cell.cell_type == "code"]
-    values: dict = {}
-    exec(first, values)
-    values = {name: results.for_profile(profile, value) for name, value in values.items() if name.isupper()}
-    resolution = values.get("RESOLUTION", 32)
-    scope = {
-        "torch": torch, "nn": nn, "F": nn.functional, "muon": muon, "training": training,
-        "device": device, "precision": precision,
+    scope: dict = {}
+    exec(first, scope)
+    scope["hyperparameters"] = settle(scope, profile)
+    return scope, [source for source in code if re.search(wanted, source, re.MULTILINE)]
+
+
+def build(notebook: str, profile: str, device=CPU, precision=torch.float32, steps: int = 100) -> dict:
+    """What the cells of notebook 2 or 3 that make the model and the optimizer leave behind, by name: the parameters,
+    `hyperparameters`, `model` (with its first weights), `parameters`, `flops`, `optimizer`, `schedule` (for an epoch of
+    so many `steps`), `side` (pixels), ..."""
+    scope, code = read(notebook, profile, r"^(model|optimizer| +optimizer) = ")
+    sides = scope.get("RESOLUTION", 32)
+    scope |= {
+        "torch": torch, "nn": nn, "muon": muon, "weights": weights, "run": {}, "device": device, "precision": precision,
+        "CustomCNN": models.CustomCNN, "ResNet": models.ResNet, "side": sides if isinstance(sides, int) else sides[-1],
         "cifar": SimpleNamespace(class_names=data.CLASS_NAMES), "train": range(steps),
-        "side": resolution if isinstance(resolution, int) else resolution[-1],
-    } | values  # fmt: skip
+    }  # fmt: skip
     with contextlib.redirect_stdout(io.StringIO()):
         for source in code:
-            if re.search(r"^class |^ *optimizer = ", source, re.MULTILINE):
-                exec(source, scope)
+            exec(source, scope)
     return scope
+
+
+def keras_baseline(profile: str):
+    """Notebook 1's `baseline(augment=True)`, a keras.Sequential, with its parameters for `profile`."""
+    from helpers.keras_runs import keras  # takes seconds
+
+    scope, code = read(KERAS, profile, r"^def (normalisation|augmentation_layers|baseline)\(")
+    scope |= {"keras": keras, "layers": keras.layers, "data": data, "names": data.CLASS_NAMES}
+    for cell in map(ast.parse, code):
+        cell.body = [part for part in cell.body if isinstance(part, ast.FunctionDef)]  # calls need the notebook's data
+        exec(compile(cell, KERAS, "exec"), scope)
+    return scope["baseline"](augment=True)

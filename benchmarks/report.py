@@ -1,7 +1,6 @@
-"""The table of a benchmark, and where its numbers go: results/benchmarks/*.json."""
+"""What the benchmarks share: options, turns, and where a table and its numbers go: results/benchmarks/*.json."""
 
-from __future__ import annotations
-
+import argparse
 import importlib.metadata
 import json
 import platform
@@ -10,41 +9,35 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from helpers import results
-from helpers.data import output_folder, relative, write_text
+from helpers.files import output_folder, relative, write_text
+from helpers.report import markdown
 
 
-def markdown(rows: list[dict[str, str]]) -> str:
-    """The rows as a Markdown table."""
-    return results.markdown(pd.DataFrame(rows))
+def options(script: str, about: str, quick: bool = True) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{script}", description=about.partition("\n")[0])
+    parser.add_argument("--write", action="store_true", help="save what it prints to results/benchmarks/")
+    if quick:
+        parser.add_argument("--quick", action="store_true", help="a few images, once: a trial, no measurement")
+    return parser
 
 
-def take_turns(ways: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+def take_turns(ways: dict[str, Callable], repeats: int) -> dict[str, list]:
     """What each way gives, `repeats` times, one way after the other, so that a busy moment does not hit one alone."""
-    runs: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(repeats):
-        for way, run in ways.items():
-            runs[way].append(run())
-    return runs
+    rounds = [{way: run() for way, run in ways.items()} for _ in range(repeats)]
+    return {way: [one[way] for one in rounds] for way in ways}
 
 
-def save(
-    name: str, table: list[dict], measurements: list[dict], packages: list[str], note: str = "", *, medians: bool = True
-) -> None:
-    """Write results/benchmarks/<name>.json: the README's table and note, the measurements, and what measured them.
+def spread(numbers: list[float], digits: int = 0) -> str:
+    return f"{min(numbers):,.{digits}f} to {max(numbers):,.{digits}f}"
 
-    `medians` says whether the table's numbers are medians of repeated measurements, as the README then says.
-    """
-    folder = output_folder("results", stand_in=False) / "benchmarks"
-    folder.mkdir(exist_ok=True)
-    content = {
-        "date": time.strftime("%Y-%m-%d"),
-        "python": platform.python_version(),
-        "versions": {package: importlib.metadata.version(package) for package in packages},
-        "table": table,
-        "note": note,
-        "medians": medians,
-        "measurements": measurements,
-    }
-    write_text(folder / f"{name}.json", json.dumps(content, indent=1) + "\n")
-    print(f"Written: {relative(folder / f'{name}.json')}")
+
+def publish(name: str, table: list, measurements: list, note: str, packages: list, *, script: str, write: bool) -> None:
+    """Print the table and its note; with `write`, save them to results/benchmarks/<name>.json for docs/."""
+    print(f"\n{markdown(pd.DataFrame(table))}\n\n{note}")
+    if write:
+        versions = {package: importlib.metadata.version(package) for package in packages}
+        content = {"date": time.strftime("%Y-%m-%d"), "python": platform.python_version(), "versions": versions,
+                   "script": script, "table": table, "note": note, "measurements": measurements}  # fmt: skip
+        path = output_folder("results") / "benchmarks" / f"{name}.json"
+        write_text(path, json.dumps(content, indent=1) + "\n")
+        print(f"Written: {relative(path)}")

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from helpers.data import MEAN, STD, InputError
+from helpers.data import MEAN, STD
+from helpers.files import InputError
 
 
 class Batches:
@@ -50,25 +51,22 @@ class Batches:
         resolution: int | list[int] = 32,
         seed: int = 0,
     ):
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or len(images) != len(labels):
-            raise InputError(
-                f"images are {images.dtype} {images.shape} with {len(labels)} labels: expected uint8 (n, 32, 32, 3), n"
-            )
-        if batch_size < 1:
-            raise InputError(f"batch size is {batch_size}: expected at least 1")
-        if len(images) == 0:
-            raise InputError("the split is empty: expected at least one image")
-        if augment and batch_size > len(images):
-            raise InputError(f"batch size {batch_size:,} is larger than the {len(images):,} training images")
+        n, size = len(images), images.shape[1] if images.ndim == 4 else 0
         sides = [resolution] if isinstance(resolution, int) else list(resolution)
-        if not sides or not all(1 <= side <= images.shape[1] for side in sides):
-            raise InputError(f"RESOLUTION is {resolution}: expected 1 to {images.shape[1]} pixels, or a list of such.")
-        if not 0 <= translate < images.shape[1]:
-            raise InputError(f"TRANSLATE is {translate}: expected 0 to {images.shape[1] - 1} pixels.")
-        if not 0 <= cutout <= images.shape[1]:
-            raise InputError(f"CUTOUT is {cutout}: expected 0 to {images.shape[1]} pixels.")
-        if flip not in (True, False, "alternating"):
-            raise InputError(f'FLIP is {flip!r}: expected True, False or "alternating".')
+        image, fits = images.dtype == np.uint8 and images.shape[3:] == (3,), bool(sides) and min(sides) >= 1
+        for right, message in (
+            (image and n == len(labels), f"images are {images.dtype} {images.shape} with {len(labels)} labels: "
+             "expected uint8 (n, 32, 32, 3), n"),
+            (batch_size >= 1, f"batch size is {batch_size}: expected at least 1"),
+            (n > 0, "the split is empty: expected at least one image"),
+            (batch_size <= n or not augment, f"batch size {batch_size:,} is larger than the {n:,} training images"),
+            (fits and max(sides) <= size, f"RESOLUTION is {resolution}: expected 1 to {size} pixels, or a list."),
+            (0 <= translate < size, f"TRANSLATE is {translate}: expected 0 to {size - 1} pixels."),
+            (0 <= cutout <= size, f"CUTOUT is {cutout}: expected 0 to {size} pixels."),
+            (flip in (True, False, "alternating"), f'FLIP is {flip!r}: expected True, False or "alternating".'),
+        ):  # fmt: skip
+            if not right:
+                raise InputError(message)
         self.batch_size, self.device, self.seed, self.epoch = batch_size, torch.device(device), seed, 0
         self.augment, self.flip, self.translate = augment, flip, translate if augment else 0
         self.cutout = cutout if augment else 0
@@ -77,7 +75,7 @@ class Batches:
         pixels = np.pad(images, [(0, 0), border, border, (0, 0)], mode="reflect") if self.translate else images
         self._pixels = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)  # NHWC: a gather is channels_last
         self._labels = torch.from_numpy(np.asarray(labels).astype(np.int64)).to(self.device)
-        self._size = images.shape[1]
+        self._size = size
         self._mean = 255 * torch.tensor(MEAN, device=self.device)
         self._scale = 1 / (255 * torch.tensor(STD, device=self.device))
 

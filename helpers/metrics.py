@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from scipy.special import log_softmax, softmax
+from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 
@@ -15,10 +16,8 @@ def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
     """Wilson's 95 % interval of an accuracy, as fractions (E. B. Wilson, JASA 1927)."""
     if not 0 <= correct <= total or total == 0:
         raise ValueError(f"{correct} correct of {total}: expected 0 <= correct <= total, total > 0")
-    z, p = 1.959964, correct / total
-    centre = (p + z**2 / (2 * total)) / (1 + z**2 / total)
-    half = z / (1 + z**2 / total) * np.sqrt(p * (1 - p) / total + z**2 / (4 * total**2))
-    return float(max(centre - half, 0)), float(min(centre + half, 1))
+    interval = binomtest(correct, total).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def summary(logits: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> dict:
@@ -62,20 +61,15 @@ def confused_pairs(matrix: np.ndarray | list, class_names: tuple[str, ...], top:
 
     Columns: pair ("cat / dog"), errors (both ways), share (of all errors), more (the commoner way, in words).
     """
-    matrix = np.asarray(matrix)
-    wrong = matrix - np.diag(np.diag(matrix))
-    rows = []
-    for a in range(len(matrix)):
-        for b in range(a + 1, len(matrix)):
-            first, second = (a, b) if wrong[a, b] >= wrong[b, a] else (b, a)
-            rows.append({
-                "pair": f"{class_names[a]} / {class_names[b]}",
-                "errors": int(wrong[a, b] + wrong[b, a]),
-                "share": float((wrong[a, b] + wrong[b, a]) / max(wrong.sum(), 1)),
-                "more": f"{wrong[first, second]} {class_names[first]} taken for {class_names[second]}, "
-                f"{wrong[second, first]} the other way",
-            })  # fmt: skip
-    return pd.DataFrame(rows).sort_values("errors", ascending=False, kind="stable").head(top).reset_index(drop=True)
+    matrix, names = np.asarray(matrix), np.asarray(class_names)
+    a, b = np.triu_indices(len(matrix), 1)
+    first, second = np.where(matrix[a, b] >= matrix[b, a], (a, b), (b, a))
+    one, other = matrix[first, second], matrix[second, first]
+    table = pd.DataFrame({"pair": [f"{x} / {y}" for x, y in zip(names[a], names[b])], "errors": one + other})
+    table["share"] = table["errors"] / max(matrix.sum() - np.trace(matrix), 1)
+    table["more"] = [f"{n} {x} taken for {y}, {m} the other way"
+                     for n, x, y, m in zip(one, names[first], names[second], other)]  # fmt: skip
+    return table.sort_values("errors", ascending=False, kind="stable").head(top).reset_index(drop=True)
 
 
 def error_sentence(test: dict, class_names: tuple[str, ...]) -> str:

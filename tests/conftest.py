@@ -1,23 +1,65 @@
-"""Fixtures of all tests: a small stand-in, the real data where it is at hand, and an output folder that is not ours."""
+"""Shared by the tests: a small stand-in, the real data where it is at hand, folders that are not ours, runs made up."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import matplotlib
+import numpy as np
+import pandas as pd
 import pytest
 
-from helpers import data
+from helpers import data, files, metrics, records
 
 matplotlib.use("Agg")  # no window, no display needed
+
+LABELS = np.random.default_rng(0).integers(0, 10, 500)
+LOGITS = np.random.default_rng(1).normal(0, 1, (500, 10)) + 2 * np.eye(10)[LABELS]
+SCORES = metrics.summary(LOGITS, LABELS, data.CLASS_NAMES)  # neither perfect nor chance
+HISTORY = pd.DataFrame({"epoch": [1, 2], "train_loss": [2.0, 1.5], "seconds": [30.5, 29.5]})
 
 
 @pytest.fixture(autouse=True)
 def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Every test writes its figures and records below its own temporary folder, never into the repository's."""
-    folder = tmp_path / "output"
+    folder = tmp_path.resolve() / "output"
     monkeypatch.setenv("CIFAR10_OUTPUT", str(folder))
     return folder
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that files and records take for the repository; outputs go there."""
+    folder = tmp_path.resolve() / "repository"
+    monkeypatch.delenv("CIFAR10_OUTPUT")
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(folder.parent))
+    for module in (files, records):
+        monkeypatch.setattr(module, "REPOSITORY", folder)
+    return folder
+
+
+def named(name: str) -> data.Cifar10:
+    """Ten black images called "CIFAR-10", "CIFAR-10 (altered)", "own images" or "stand-in"."""
+    images, labels, kind = np.zeros((10, 32, 32, 3), np.uint8), np.arange(10), "sha256"
+    classes = tuple("abcdefghij") if name == "own images" else data.CLASS_NAMES
+    if name == "stand-in":
+        kind, classes = name, tuple(f"stand-in {k}" for k in range(10))
+    return data.Cifar10(images, labels, images, labels, classes, f"{kind}:0123", name == "CIFAR-10", "a test")
+
+
+def begin(model="custom_cnn", profile="full", seed=0, name="CIFAR-10", architecture="aaaa1111", **parameters) -> dict:
+    """A run that has begun, as in a notebook."""
+    hyperparameters = {"EPOCHS": 2, "LEARNING_RATE": 0.1, "SEED": seed} | parameters
+    run = records.begin(model, "2_Model_Training_CNN.ipynb", profile, seed, hyperparameters, named(name))
+    return run | {"architecture": architecture}
+
+
+def end(run: dict, accuracy: float = 0.5, history: pd.DataFrame = HISTORY, **measured) -> Path:
+    """... and its record, with this accuracy of 10,000 images."""
+    interval = list(metrics.accuracy_interval(round(accuracy * 10_000), 10_000))
+    test = SCORES | {"accuracy": accuracy, "images": 10_000, "accuracy_interval_95": interval}
+    known = {"device": "cpu", "precision": "float32", "parameter_count": 1_234_567, "forward_flops": 89_000_000}
+    return records.write(run, history=history, test=test, **known | measured)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,4 @@
-"""benchmarks/: each script runs in a small configuration and prints its table; the numbers mean nothing here."""
-
-from __future__ import annotations
+"""benchmarks/: each script runs in its smallest configuration; what it measures then means nothing, and is not read."""
 
 import json
 import os
@@ -9,126 +7,81 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from benchmarks import ablations, notebooks
-from helpers import data
+from helpers.files import REPOSITORY
+from helpers.records import MODELS
 
-ROOT = data.REPOSITORY
+KEYS = {"date", "python", "versions", "script", "table", "note", "measurements"}
+SCRIPTS = {  # the tables that each writes, with what stands in their first column
+    "speed": {
+        "batches": ["helpers.batches", "DataLoader, PIL transforms, 2 workers"],
+        "fit": ["bare loop", "training.fit", "its batches alone"],
+        "recipe": ["notebook 2", "its network, plain recipe", "ResNet-18, plain recipe"],
+    },
+    "inference": {"inference": [*MODELS.values()]},
+}
 
 
-def run(*words: str | Path, **environment: str) -> subprocess.CompletedProcess:
-    """`python -m benchmarks.<words>`; its output is printed where a test fails."""
+def first_column(found: dict) -> list[str]:
+    return [next(iter(row.values())) for row in found["table"]]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_script_prints_and_writes_its_tables(script, output):
+    one_thread = {"OMP_NUM_THREADS": "1"}  # threads that wait for each other are slow beside other programs
     ran = subprocess.run(
-        [sys.executable, "-m", *map(str, words)], cwd=ROOT, env=os.environ | environment,
-        capture_output=True, text=True, encoding="utf-8", timeout=300,
+        [sys.executable, "-m", f"benchmarks.{script}", "--quick", "--write"], cwd=REPOSITORY,
+        env=os.environ | one_thread, capture_output=True, text=True, encoding="utf-8", timeout=600,
     )  # fmt: skip
-    print(ran.stdout, ran.stderr)
-    return ran
+    assert ran.returncode == 0, ran.stderr
+    for name, rows in SCRIPTS[script].items():
+        found = json.loads((output / "results" / "benchmarks" / f"{name}.json").read_text(encoding="utf-8"))
+        assert found.keys() == KEYS
+        assert found["script"] == script
+        assert first_column(found) == rows
+        assert all(f"| {row} |" in ran.stdout for row in rows)
+        assert found["note"] in ran.stdout
+    if script == "inference":  # what helpers.report reads
+        assert [row["model"] for row in found["measurements"]] == [*MODELS]
+        assert all(row["milliseconds"] > 0 < row["images_per_second"] for row in found["measurements"])
 
 
-def table_rows(text: str) -> list[str]:
-    """The first cells of the Markdown table in `text`."""
-    return [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")][2:]
+@pytest.fixture
+def runs(monkeypatch) -> list[dict]:
+    """Papermill writes a record of what it is asked for, and nothing is trained; the values of each run so far."""
+    asked = []
+
+    def papermill(command: list[str], env: dict, **_):
+        values = {k: v for word in command[command.index("-y") + 1 :: 2] for k, v in json.loads(word).items()}
+        recipe = notebooks.build(notebooks.CNN, "full")
+        history = [{"validation_accuracy": 0.8 + 0.01 * len(asked)}]
+        made = {"hyperparameters": recipe["hyperparameters"] | values, "parameter_count": recipe["parameters"]}
+        results = Path(env["CIFAR10_OUTPUT"]) / "results"
+        results.mkdir()
+        (results / "made.json").write_text(json.dumps(made | {"history": history}), encoding="utf-8")
+        asked.append(values)
+
+    monkeypatch.setattr(ablations.subprocess, "run", papermill)
+    return asked
 
 
-def test_download(output):
-    ran = run("benchmarks.download", "--megabytes", "3", "--torchvision-seconds", "1", "--repeats", "1", "--write")
-    assert ran.returncode == 0
-    assert "Goal: a throttled mirror costs at most 5 s" in ran.stdout
-    assert ran.stderr == ""
-    found = json.loads((output / "results" / "benchmarks" / "download.json").read_text())
-    assert found.keys() == {"date", "python", "versions", "table", "note", "medians", "measurements"}
-    rows = {row["what"]: row for row in found["measurements"]}
-    assert table_rows(ran.stdout) == [*rows]
-    assert [next(iter(row.values())) for row in found["table"]] == [*rows]
-    stopped = rows.pop("torchvision, throttled server")
-    assert 0 < stopped["bytes"] < 1_000_000
-    assert "at this rate" in stopped["note"]
-    assert {row["bytes"] for row in rows.values()} == {3_000_000}
-
-
-def test_batches(output):
-    ran = run("benchmarks.batches", "--images", "2000", "--repeats", "1", "--write")
-    assert ran.returncode in (0, 1)
-    found = json.loads((output / "results" / "benchmarks" / "batches.json").read_text())
-    ours, loader = found["measurements"]
-    assert table_rows(ran.stdout) == [ours["what"], loader["what"]]
-    assert ours["images_per_second"] > loader["images_per_second"]
-
-
-def test_fit(output):
-    ran = run("benchmarks.fit", "--images", "500", "--repeats", "1", "--write")
-    assert ran.returncode in (0, 1)
-    found = json.loads((output / "results" / "benchmarks" / "fit.json").read_text())
-    *ways, utilisation = found["measurements"]
-    assert table_rows(ran.stdout) == [way["what"] for way in ways]
-    bare, fit, batches = (way["seconds_a_step"] for way in ways)
-    assert 0 < batches < 0.5 * bare
-    assert 0.3 < fit / bare < 3
-    assert 0 < utilisation["share"] < 1.5
-    assert found["note"] in ran.stdout
-
-
-def test_recipe(output):
-    ran = run("benchmarks.recipe", "--batches", "2", "--repeats", "1", "--write")
-    assert ran.returncode in (0, 1)
-    found = json.loads((output / "results" / "benchmarks" / "recipe.json").read_text())
-    rates = {row["what"]: row["images_per_second"] for row in found["measurements"]}
-    assert table_rows(ran.stdout) == [*rates]
-    ours, same_network, resnet = rates.values()
-    assert ours > same_network > resnet > 0
-    assert found["note"] in ran.stdout
-
-
-def test_ablations_keep_a_run_of_the_same_values(output, monkeypatch):
-    """The notebook runs once for each set of values, on the stand-in here; the second time its record is there."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "CIFAR10_ROOT": data.STAND_IN}
-    values = {"TRANSLATE": 0, "EPOCHS": 1, "TRAIN_IMAGES": 500, "VALIDATION_IMAGES": 200, "TEST_IMAGES": 200}
-    record = ablations.run("no-shifts", values, "smoke", environment)
-    kept = output / "results" / "ablations" / "no-shifts.json"
-    assert json.loads(kept.read_text()) == record
-    assert values.items() <= record["hyperparameters"].items()
-    assert 0 <= record["history"][-1]["validation_accuracy"] <= 1
-
-    def no_second_run(*words, **options):
-        raise RuntimeError("the notebook was started")
-
-    monkeypatch.setattr(ablations.subprocess, "run", no_second_run)
-    assert ablations.run("no-shifts", values, "smoke", environment) == record
-    with pytest.raises(RuntimeError, match="was started"):
-        ablations.run("no-shifts", values | {"EPOCHS": 2}, "smoke", environment)
+def test_ablations_run_once_for_each_set_of_values(output, runs, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(ablations, "REPOSITORY", tmp_path)
+    ablations.main(["--write"])
+    assert len(runs) == 1 + len(ablations.WITHOUT)
+    found = json.loads((output / "results" / "benchmarks" / "ablations.json").read_text(encoding="utf-8"))
+    assert found.keys() == KEYS
+    assert first_column(found) == [*ablations.WITHOUT]
+    assert [row["worth, points"] for row in found["table"]][:2] == ["-1.0", "-2.0"]
+    assert found["note"] in capsys.readouterr().out
+    ablations.main([])
+    assert len(runs) == 1 + len(ablations.WITHOUT)  # all are there
+    ablations.record("recipe-seed0", ablations.MINIATURE | {"EPOCHS": 2})
+    assert runs[-1]["EPOCHS"] == 2  # that one was not
 
 
 def test_every_ablation_changes_the_recipe():
-    recipe = notebooks.build(notebooks.CNN, "full", torch.device("cpu"), torch.float32)
+    recipe = notebooks.build(notebooks.CNN, "full")
     for name, values in ablations.WITHOUT.items():
         assert all(recipe[key] != value for key, value in values.items()), name
-
-
-def real_folder() -> Path | None:
-    """The folder above the real `cifar-10-batches-py`, where there is one."""
-    files = [f"{data.FOLDER}/{name}" for name in data.FILE_MD5]
-    return next((place for place, _ in data._places(None) if all((place / file).is_file() for file in files)), None)
-
-
-def test_loading(cifar, output):
-    folder = real_folder()
-    if folder is None:
-        pytest.skip(f"needs {data.FOLDER}: CIFAR-10 is here in another container")
-    ran = run("benchmarks.loading", "--data", folder, "--repeats", "1", "--write", KERAS_BACKEND="torch")
-    assert ran.returncode in (0, 1)
-    rows = json.loads((output / "results" / "benchmarks" / "loading.json").read_text())["measurements"]
-    assert table_rows(ran.stdout) == [row["what"].removesuffix(", load") for row in rows[::2]]
-    assert rows[0]["what"] == "load_cifar10, load"
-    assert all(row["seconds"] > rows[0]["seconds"] for row in rows[1:])
-    pixels = cifar.train_images.size + cifar.test_images.size
-    assert rows[0]["peak_bytes"] < 0.1 * pixels  # mapped, not read
-    assert all(row["peak_bytes"] > 0.9 * pixels for row in rows[1:])
-
-
-def test_loading_without_the_data_is_one_clear_line(tmp_path):
-    ran = run("benchmarks.loading", "--data", tmp_path)
-    assert ran.returncode == 1
-    assert ran.stderr.startswith("no CIFAR-10 in ")
-    assert "Traceback" not in ran.stderr

@@ -1,287 +1,190 @@
-"""helpers.plots: every figure says what it shows, and each is saved where it belongs."""
+"""helpers.plots and figures: every figure says what it shows, and each is saved where it belongs."""
 
 from __future__ import annotations
 
-import errno
-import os
+import re
 
 import matplotlib.image
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
+from conftest import LABELS, LOGITS, SCORES, begin, end, named
 
-from helpers import data, metrics, plots
+from helpers import data, files, metrics, plots, records, report
 
 NAMES = data.CLASS_NAMES
+TABLE = metrics.per_class(LOGITS, LABELS, NAMES)
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
-LABELS = np.random.default_rng(1).integers(0, 10, 200)
-LOGITS = np.random.default_rng(2).normal(0, 1, (200, 10)) + 2 * np.eye(10)[LABELS]
-HISTORY = pd.DataFrame({
-    "epoch": [1, 2, 3],
-    "train_loss": [2.0, 1.5, 1.2],
-    "train_accuracy": [0.2, 0.4, 0.5],
-    "validation_loss": [1.9, 1.6, 1.4],
-    "validation_accuracy": [0.25, 0.42, 0.48],
-})  # fmt: skip
-
-
-@pytest.fixture
-def real_like() -> data.Cifar10:
-    """Ten images that pass for CIFAR-10: what they are called decides, not what they show."""
-    return data.from_arrays(IMAGES, np.arange(20) % 10, IMAGES[:10], np.arange(10))
+TRAINED = pd.DataFrame({"epoch": [1, 2, 3], "train_loss": [2.0, 1.5, 1.2], "train_accuracy": [0.2, 0.4, 0.5]})
+HISTORY = TRAINED.assign(validation_loss=[1.9, 1.6, 1.4], validation_accuracy=[0.25, 0.42, 0.48])
 
 
 @pytest.fixture(autouse=True)
-def fresh(real_like):
+def fresh():
     """No mark left by another test, no figure left open."""
-    plots.use(real_like, "quick")
+    plots.use(named("CIFAR-10"), {})
     yield
     plt.close("all")
-    plots.use(real_like, "quick")
 
 
-def texts(fig: Figure) -> list[str]:
-    fig.draw_without_rendering()
-    return [text.get_text() for text in fig.findobj(plt.Text) if text.get_text()]
-
-
-def assert_labelled(ax, title: str | None = None) -> None:
-    assert ax.get_xlabel()
-    assert ax.get_ylabel()
-    if title:
-        assert ax.get_title(loc="left") == title
-
-
-# -------------------------------------------------------------------------------------------- figures
+def labels(texts) -> list[str]:
+    return [text.get_text() for text in texts]
 
 
 def test_image_rows_shows_each_picture_with_names_and_captions():
     fig = plots.image_rows(IMAGES[:6].reshape(2, 3, 32, 32, 3), ["up", "down"], "Six images", captions=list("abcdef"))
-    assert isinstance(fig, Figure)
     assert fig.get_suptitle() == "Six images"
-    assert len(fig.axes) == 6
-    for ax, image, caption in zip(fig.axes, IMAGES, "abcdef"):
+    for ax, image, caption in zip(fig.axes, IMAGES[:6], "abcdef", strict=True):
         np.testing.assert_array_equal(ax.images[0].get_array(), image)
         assert ax.get_xlabel() == caption
-        assert list(ax.get_xticks()) == list(ax.get_yticks()) == []
     assert [ax.get_ylabel() for ax in fig.axes] == ["up", "", "", "down", "", ""]
-
-
-def test_image_rows_of_one_picture_without_captions():
-    fig = plots.image_rows(IMAGES[:1][None], ["only"], "One image")
-    assert [ax.get_ylabel() for ax in fig.axes] == ["only"]
 
 
 def test_confident_errors_names_both_classes_and_the_probability():
     errors = pd.DataFrame({"index": [7, 3], "true": [3, 0], "predicted": [5, 2], "probability": [0.987, 0.9]})
     fig = plots.confident_errors(IMAGES, errors, NAMES, "The most confident errors")
     assert fig.get_suptitle() == "The most confident errors"
-    shown = [ax for ax in fig.axes if ax.images]
-    assert len(shown) == 2
-    np.testing.assert_array_equal(shown[0].images[0].get_array(), IMAGES[7])
-    np.testing.assert_array_equal(shown[1].images[0].get_array(), IMAGES[3])
-    assert shown[0].get_title() == 'says "dog" (99%)\nis labelled "cat"'
-    assert shown[1].get_title() == 'says "bird" (90%)\nis labelled "airplane"'
-    assert not any(ax.axison for ax in fig.axes)
+    first, second = (ax for ax in fig.axes if ax.images)
+    np.testing.assert_array_equal(first.images[0].get_array(), IMAGES[7])
+    assert first.get_title() == 'says "dog" (99%)\nis labelled "cat"'
+    assert second.get_title() == 'says "bird" (90%)\nis labelled "airplane"'
+    for count in (0, 1, 7):
+        some = plots.confident_errors(IMAGES, pd.concat([errors] * 4)[:count], NAMES, "Errors")
+        assert sum(bool(ax.images) for ax in some.axes) == count
 
 
-@pytest.mark.parametrize("count", [0, 1, 5, 7, 10])
-def test_confident_errors_of_any_number(count):
-    errors = metrics.confident_errors(LOGITS, LABELS, top=count)
-    errors["index"] %= len(IMAGES)
-    fig = plots.confident_errors(IMAGES, errors, NAMES, "Errors")
-    assert sum(bool(ax.images) for ax in fig.axes) == count
-
-
-def test_training_curves_draw_train_dashed_and_validation_solid():
-    fig = plots.training_curves({"custom CNN": HISTORY}, "Training ends at 48 %")
+def test_training_curves_draw_train_dashed_and_validation_solid_a_colour_a_run():
+    fig = plots.training_curves({"augmented": HISTORY, "plain": TRAINED}, "Training ends at 48 %")
     assert fig.get_suptitle() == "Training ends at 48 %"
     for ax, score in zip(fig.axes, ("loss", "accuracy"), strict=True):
-        assert_labelled(ax, score.capitalize())
-        train, validation = ax.lines
+        assert (ax.get_title(loc="left"), ax.get_xlabel()) == (score.capitalize(), "epoch")
+        train, validation, other = ax.lines
         np.testing.assert_array_equal(train.get_xydata(), HISTORY[["epoch", f"train_{score}"]])
         np.testing.assert_array_equal(validation.get_xydata(), HISTORY[["epoch", f"validation_{score}"]])
         assert (train.get_linestyle(), validation.get_linestyle()) == ("--", "-")
-        assert train.get_color() == validation.get_color()
+        assert train.get_color() == validation.get_color() != other.get_color()
     assert "nats" in fig.axes[0].get_ylabel()
-    assert [text.get_text() for text in fig.axes[1].get_legend().get_texts()] == ["train", "validation"]
+    assert labels(fig.axes[1].get_legend().get_texts())[1:] == ["augmented: validation", "plain: train"]
+    alone = plots.training_curves({"custom CNN": TRAINED}, "Two epochs", floor=0.87)
+    assert alone.get_suptitle() == "Two epochs (no images set aside for validation)"
+    assert list(alone.axes[0].lines[-1].get_ydata()) == [0.87, 0.87]
+    assert "lowest training loss" in labels(alone.axes[0].get_legend().get_texts())[-1]
 
 
-def test_training_curves_tell_runs_apart():
-    runs = {"with augmentation": HISTORY, "without": HISTORY.drop(columns=["validation_loss", "validation_accuracy"])}
-    fig = plots.training_curves(runs, "Two runs")
-    legend = [text.get_text() for text in fig.axes[1].get_legend().get_texts()]
-    assert legend == ["with augmentation: train", "with augmentation: validation", "without: train"]
-    colors = [line.get_color() for line in fig.axes[1].lines]
-    assert colors[0] == colors[1] != colors[2]
-
-
-def test_training_curves_say_why_there_is_no_validation_curve():
-    alone = HISTORY.drop(columns=["validation_loss", "validation_accuracy"])
-    fig = plots.training_curves({"custom CNN": alone}, "Two epochs", floor=0.87)
-    assert fig.get_suptitle() == "Two epochs (no images set aside for validation)"
-    assert list(fig.axes[0].lines[-1].get_ydata()) == [0.87, 0.87]
-    assert "lowest training loss" in fig.axes[0].get_legend().get_texts()[-1].get_text()
-    assert plots.training_curves({"custom CNN": HISTORY}, "Two epochs").get_suptitle() == "Two epochs"
-
-
-def test_training_curves_mark_where_the_images_change_size():
-    fig = plots.training_curves({"ResNet-18": HISTORY.assign(resolution=[16, 16, 32])}, "Small images first")
-    for ax in fig.axes:
-        assert [text.get_text() for text in ax.texts] == ["16 px", "32 px"]
-        assert list(ax.lines[-1].get_xdata()) == [2.5, 2.5], "between epochs 2 and 3"
-    same = plots.training_curves({"ResNet-18": HISTORY.assign(resolution=32)}, "One size")
-    assert not [text for ax in same.axes for text in ax.texts]
+@pytest.mark.parametrize(("sides", "shown"), [([16, 16, 32], ["16 px", "32 px"]), (32, [])])
+def test_changes_of_the_images_size_are_marked(sides, shown):
+    history = HISTORY.assign(resolution=sides)
+    curves = plots.training_curves({"ResNet-18": history}, "Small images first").axes
+    for ax in (*curves, plots.performance(history, SCORES, TABLE, "ResNet-18").axes[0]):
+        assert labels(ax.texts) == shown
+        assert [2.5, 2.5] in [list(line.get_xdata()) for line in ax.lines] or not shown, "between epochs 2 and 3"
 
 
 def test_learning_rates_are_drawn_over_epochs():
-    fig = plots.learning_rates([0.1, 0.2, 0.3, 0.2, 0.1, 0.0], 2, "Up, then down")
-    (ax,) = fig.axes
-    assert_labelled(ax, "Up, then down")
-    np.testing.assert_allclose(ax.lines[0].get_xdata(), [0, 0.5, 1, 1.5, 2, 2.5])
-    np.testing.assert_allclose(ax.lines[0].get_ydata(), [0.1, 0.2, 0.3, 0.2, 0.1, 0.0])
-    assert ax.get_xlabel() == "epoch"
-    assert ax.get_ylim()[0] == 0
+    (ax,) = plots.learning_rates([0.1, 0.2, 0.3, 0.2, 0.1, 0.0], 2, "Up, then down").axes
+    np.testing.assert_allclose(ax.lines[0].get_xydata().T, [[0, 0.5, 1, 1.5, 2, 2.5], [0.1, 0.2, 0.3, 0.2, 0.1, 0.0]])
+    assert (ax.get_title(loc="left"), ax.get_xlabel()) == ("Up, then down", "epoch")
 
 
-def test_confusion_matrix_shows_true_rows_and_predicted_columns():
-    test = metrics.summary(LOGITS, LABELS, NAMES)
-    matrix = np.array(test["confusion_matrix"])
-    assert (matrix != matrix.T).any()
-    fig = plots.confusion_matrix(test, NAMES, "Where it errs")
-    ax = fig.axes[0]
-    assert_labelled(ax, "Where it errs")
-    assert ax.get_xlabel() == "predicted class"
-    assert ax.get_ylabel() == "true class"
-    assert [label.get_text() for label in ax.get_xticklabels()] == list(NAMES)
-    assert [label.get_text() for label in ax.get_yticklabels()] == list(NAMES)
-    shown = np.full((10, 10), -1)
-    for text in ax.texts:
-        column, row = (int(place) for place in text.get_position())
-        shown[row, column] = int(text.get_text())
-    np.testing.assert_array_equal(shown, matrix)
-    assert ax.yaxis_inverted()  # the first class is at the top
-    assert fig.axes[1].get_ylabel() == "misclassified images"
-
-
-def test_confusion_matrix_colours_the_errors_only():
-    matrix = 90 * np.eye(3, dtype=int)
-    matrix[0, 1] = 7
-    fig = plots.confusion_matrix({"confusion_matrix": matrix.tolist()}, ("a", "b", "c"), "One kind of error")
-    colours = fig.axes[0].collections[0]
-    assert colours.get_clim()[1] == 7
-    assert np.ma.getmaskarray(colours.get_array()).reshape(3, 3).diagonal().all()
-
-
-def test_confusion_matrix_of_a_perfect_classifier():
-    test = metrics.summary(10 * np.eye(10)[LABELS], LABELS, NAMES)
-    assert "0" in texts(plots.confusion_matrix(test, NAMES, "No errors"))
+def test_confusion_matrix_shows_true_rows_and_predicted_columns_and_colours_the_errors():
+    fig = plots.confusion_matrix(SCORES, NAMES, "Where it errs")
+    ax, matrix = fig.axes[0], np.array(SCORES["confusion_matrix"])
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted class", "true class")
+    assert labels(ax.get_xticklabels()) == labels(ax.get_yticklabels()) == list(NAMES)
+    assert ax.yaxis_inverted(), "the first class is at the top"
+    shown = {(int(text.get_position()[1]), int(text.get_position()[0])): int(text.get_text()) for text in ax.texts}
+    assert shown == dict(np.ndenumerate(matrix))
+    colours = ax.collections[0]
+    assert colours.get_clim()[1] == (matrix - np.diag(matrix.diagonal())).max()
+    assert np.ma.getmaskarray(colours.get_array()).reshape(10, 10).diagonal().all()
+    perfect = plots.confusion_matrix({"confusion_matrix": np.eye(3, dtype=int)}, NAMES[:3], "No errors")
+    assert labels(perfect.axes[0].texts).count("0") == 6
 
 
 def test_class_scores_put_the_hardest_class_at_the_bottom():
-    table = metrics.per_class(LOGITS, LABELS, NAMES)
-    fig = plots.class_scores(table, "Which classes are hard")
-    (ax,) = fig.axes
-    assert ax.get_title(loc="left") == "Which classes are hard"
-    assert ax.get_xlabel()
-    order = table.sort_values("f1")
-    assert [label.get_text() for label in ax.get_yticklabels()] == list(order.index)
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["precision", "recall", "F1"]
-    dots = {dot.get_label(): dot.get_offsets() for dot in ax.collections if not dot.get_label().startswith("_")}
-    for label, score in (("precision", "precision"), ("recall", "recall"), ("F1", "f1")):
-        np.testing.assert_allclose(dots[label][:, 0], order[score])
-        np.testing.assert_allclose(dots[label][:, 1], range(10))
+    (ax,) = plots.class_scores(TABLE, "Which classes are hard").axes
+    order = TABLE.sort_values("f1")
+    assert labels(ax.get_yticklabels()) == list(order.index)
+    assert labels(ax.get_legend().get_texts()) == ["precision", "recall", "F1"]
+    dots = [dot.get_offsets() for dot in ax.collections if not dot.get_label().startswith("_")]
+    for drawn, score in zip(dots, ("precision", "recall", "f1"), strict=True):
+        np.testing.assert_allclose(drawn, np.column_stack([order[score], range(10)]))
 
 
-def test_colours_and_markers_are_all_different():
-    assert len(set(plots.COLORS)) == len(set(plots.MARKERS)) == 10
+def test_performance_shows_the_test_accuracy_and_the_recall_of_each_class():
+    left, right = plots.performance(HISTORY, SCORES, TABLE, "ResNet-18").axes
+    assert labels(left.get_legend().get_texts()) == ["train", "validation", "test, at the end"]
+    assert set(left.lines[2].get_ydata()) == {SCORES["accuracy"]}
+    assert [bar.get_width() for bar in right.patches] == list(TABLE["recall"])
+
+
+def test_feature_map_stacks_name_every_slab():
+    (ax,) = plots.feature_map_stacks([16, 8, 4], [64, 176, 192], "Three blocks").axes
+    slabs = ["image\n32×32×3", "block 1\n16×16×64", "block 2\n8×8×176", "block 3\n4×4×192", "max over 4×4\n192"]
+    assert {*slabs, "linear\n10 logits"} <= set(labels(ax.texts))
+
+
+def test_gradient_sizes_have_a_panel_a_depth_and_one_for_the_loss():
+    pairs = [(depth, skip) for depth in (18, 66) for skip in (True, False)]
+    sizes = {(*pair, step): [0.1] * pair[0] for pair in pairs for step in (0, 80)}
+    fig = plots.gradient_sizes(sizes, {pair: [2.0, 1.0, 0.9] for pair in pairs}, "Skip connections help")
+    assert [ax.get_title(loc="left").split(" (")[0] for ax in fig.axes] == ["18 layers", "66 layers", "Loss"]
+    assert "without skip, after 80 steps" in labels(fig.axes[0].get_legend().get_texts())
+
+
+def test_model_comparison_shows_what_was_measured_and_what_was_claimed(repository):
+    paths = [end(begin(model), accuracy) for model, accuracy in (("custom_cnn", 0.9), ("resnet18", 0.8))]
+    claims = {"custom_cnn": (0.933, 15, 1.8), "resnet18": (0.884, 30, 11.2)}
+    fig = plots.model_comparison(report.headline(records.load(paths[0].parent)), claims, "one CPU")
+    shown = ["Custom CNN: 90.0% (full)", "claimed before: 93.3%", "ResNet-18: 80.0% (full)", "claimed before: 88.4%"]
+    assert labels(fig.legends[0].get_texts()) == shown
+    assert "ours: one CPU" in fig.axes[1].get_xlabel()
 
 
 # --------------------------------------------------------------------------------------------- saving
 
 
-def figure() -> Figure:
-    return plots.learning_rates([0.1, 0.2], 1, "A figure")
-
-
-def test_save_writes_a_png_into_images(output):
-    fig = figure()
-    plots.save(fig, "rates")
-    path = output / "Images" / "rates.png"
-    assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-    picture = matplotlib.image.imread(path)
-    assert picture.shape[1] == pytest.approx(7 * 130, abs=2)  # inches times dots an inch
-    assert picture[..., :3].std() > 0.01, "the picture is empty"
-    assert not any("STAND-IN" in text for text in texts(fig))
-
-
-def test_figures_of_real_data_go_into_the_repositorys_images(tmp_path, monkeypatch):
-    monkeypatch.delenv("CIFAR10_OUTPUT")
-    monkeypatch.setattr(data, "REPOSITORY", tmp_path.resolve())
-    for experiment, folder in ((False, "Images"), (True, "runs/experiment/Images")):
-        monkeypatch.setitem(plots._where, "experiment", experiment)
-        plots.save(figure(), f"rates-{experiment}")
-        path = next(tmp_path.rglob(f"rates-{experiment}.png"))
-        assert path.relative_to(tmp_path).parent.as_posix() == folder
-
-
-def test_stand_in_is_announced_and_watermarked_and_kept_out_of_images(small, tmp_path, monkeypatch, capsys):
-    monkeypatch.delenv("CIFAR10_OUTPUT")
-    monkeypatch.setattr(data, "REPOSITORY", tmp_path.resolve())
-    plots.use(small, "quick")
-    assert "STAND-IN DATA: drawn shapes, NOT CIFAR-10" in capsys.readouterr().out
-    fig = figure()
-    plots.save(fig, "rates")
-    assert "STAND-IN, NOT CIFAR-10" in texts(fig)
-    (path,) = tmp_path.rglob("*.png")
-    assert path.relative_to(tmp_path).as_posix() == "runs/stand-in/Images/rates.png"
-    assert not (tmp_path / "Images").exists()
-
-    plain = figure()  # the watermark is in the file as well
-    plain.savefig(tmp_path / "plain.png")
-    marked, unmarked = (matplotlib.image.imread(p)[..., :3] for p in (path, tmp_path / "plain.png"))
-    assert (abs(marked - unmarked).max(-1) > 0.05).mean() > 0.01
-
-
-def test_smoke_figures_are_kept_out_of_images(real_like, tmp_path, monkeypatch, capsys):
-    monkeypatch.delenv("CIFAR10_OUTPUT")
-    monkeypatch.setattr(data, "REPOSITORY", tmp_path.resolve())
-    capsys.readouterr()
-    plots.use(real_like, "smoke")
-    assert capsys.readouterr().out == ""
-    plots.save(figure(), "rates")
-    (path,) = tmp_path.rglob("*.png")
-    assert path.relative_to(tmp_path).as_posix() == "runs/smoke/Images/rates.png"
-
-
-def test_folder_that_cannot_be_written_costs_one_line(output, monkeypatch, capsys):
-    output.mkdir()
-    (output / "Images").write_text("a file in the way")
-    plots.save(figure(), "rates")
-    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def savefig(*_, **__):
-        raise full
-
-    monkeypatch.setattr(Figure, "savefig", savefig)
-    (output / "Images").unlink()
-    plots.save(figure(), "curves")
-    first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("Images/rates.png was not saved (")
-    assert second == f"Images/curves.png was not saved ({full.strerror}); the figure below is unaffected."
-
-
-def test_short_names_drop_the_stand_ins_prefix(small):
-    assert plots.short(small.class_names) == list(data.STAND_IN_CLASSES)
-    assert plots.short(NAMES) == list(NAMES)
-
-
-def test_watermark_stands_once_also_on_a_figure_with_a_heading(small, tmp_path, monkeypatch):
-    monkeypatch.setenv("CIFAR10_OUTPUT", str(tmp_path))
-    plots.use(small, "smoke")
-    fig = plots.image_rows(small.train_images[:4].reshape(2, 2, 32, 32, 3), ["a", "b"], "a heading")
+@pytest.mark.parametrize(
+    ("first", "run", "folder"),
+    [
+        ({}, {}, "Images"), ({}, {"model": "resnet18"}, "Images"), ({"profile": "quick"}, {"seed": 1}, "Images"),
+        ({}, {"seed": 1}, "runs/custom_cnn-full-seed1/Images"),
+        ({}, {"seed": 1, "EPOCHS": 5}, "runs/custom_cnn-full-EPOCHS=5/Images"),
+        ({}, {"profile": "smoke"}, "runs/smoke/Images"), ({}, {"name": "stand-in"}, "runs/stand-in/Images"),
+    ],
+)  # fmt: skip
+def test_figures_are_saved_beside_the_record_of_their_run(repository, capsys, first, run, folder):
+    end(begin(**first))
+    plots.use(named(run.get("name", "CIFAR-10")), begin(**run))
+    stand_in = "name" in run
+    assert ("STAND-IN DATA: drawn shapes, NOT CIFAR-10" in capsys.readouterr().out) == stand_in
+    fig = plots.image_rows(IMAGES[:4].reshape(2, 2, 32, 32, 3), ["a", "b"], "a heading")
     for _ in range(2):
         plots.save(fig, "rows")
-    assert [text.get_text() for text in fig.texts].count(plots.WATERMARK) == 1
+    (path,) = repository.rglob("*.png")
+    assert path.relative_to(repository).parent.as_posix() == folder
+    assert labels(fig.texts).count("STAND-IN, NOT CIFAR-10") == stand_in, "once, however often it is saved"
+
+
+def test_file_is_a_picture_and_the_watermark_is_in_it(output):
+    pictures = []
+    for name in ("CIFAR-10", "stand-in"):
+        plots.use(named(name), begin(name=name))
+        plots.save(plots.learning_rates([0.1, 0.2], 1, "A figure"), name)
+        pictures.append(matplotlib.image.imread(next(output.rglob(f"{name}.png")))[..., :3])
+    plain, marked = pictures
+    assert plain.shape[1] == pytest.approx(7 * 130, abs=2)  # inches times dots an inch
+    assert plain.std() > 0.01 < (abs(marked - plain).max(-1) > 0.05).mean(), "neither is empty, and they differ"
+
+
+def test_figure_that_cannot_be_saved_costs_one_line(output, capsys):
+    files.write_text(output / "Images", "a file in the way")
+    plots.save(plots.learning_rates([0.1, 0.2], 1, "A figure"), "rates")
+    said = r"Images/rates\.png was not saved \(.+\); the figure below is unaffected\.\n"
+    assert re.fullmatch(said, capsys.readouterr().out)
+
+
+def test_looks():
+    assert len(set(plots.COLORS)) == len(set(plots.MARKERS)) == 10, "a class differs in colour and in shape"
+    assert plots.short(("stand-in disc", "cat")) == ["disc", "cat"], "for crowded axes"

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from packaging.requirements import Requirement
 
-from helpers.data import REPOSITORY
+from helpers.files import REPOSITORY
 
 
 def lines(name: str) -> list[str]:
@@ -18,44 +18,32 @@ def lines(name: str) -> list[str]:
 
 
 REQUIREMENTS = [Requirement(line) for line in lines("requirements.txt")]
+NAMES = [requirement.name for requirement in REQUIREMENTS]
 PINS = dict(line.split("==") for line in lines("tests/constraints.txt"))
+BROUGHT = {"IPython", "PIL", "h5py", "jupyter_client", "nbformat", "packaging", "psutil", "traitlets", "yaml"}
 
 
-@pytest.mark.parametrize("requirement", REQUIREMENTS, ids=lambda r: r.name)
+@pytest.mark.parametrize("requirement", REQUIREMENTS, ids=NAMES)
 def test_requirement_is_bounded_pinned_and_installed(requirement):
-    operators = sorted(part.operator for part in requirement.specifier)
-    assert operators == ["<", ">="]
+    assert sorted(part.operator for part in requirement.specifier) == ["<", ">="]
     assert PINS[requirement.name] in requirement.specifier
     assert importlib.metadata.version(requirement.name) in requirement.specifier
 
 
 def test_torchvision_stands_before_torch():
     """It names the one torch release it matches: the other way round, pip may fetch a torch it has to drop again."""
-    names = [requirement.name for requirement in REQUIREMENTS]
-    assert names.index("torchvision") < names.index("torch")
-
-
-def imported(source: str) -> set[str]:
-    """Top-level packages that a source imports; lines of Jupyter's own (!git, %cd) are passed over."""
-    source = re.sub(r"^( *)[!%].*$", r"\1pass", source, flags=re.M)
-    names = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names.add(node.module.split(".")[0])
-    return names
+    assert NAMES.index("torchvision") < NAMES.index("torch")
 
 
 def test_every_import_of_the_project_is_a_requirement():
-    found = set()
-    for path in (path for folder in ("helpers", "tests", "benchmarks") for path in REPOSITORY.glob(f"{folder}/*.py")):
-        found |= imported(path.read_text(encoding="utf-8"))
+    folders = ("helpers", "benchmarks", "tests")
+    sources = [path.read_text(encoding="utf-8") for name in folders for path in REPOSITORY.glob(f"{name}/*.py")]
     for path in REPOSITORY.glob("[0-9]_*.ipynb"):
-        cells = nbformat.read(path, as_version=4).cells
-        found |= set().union(*(imported(cell.source) for cell in cells if cell.cell_type == "code"))
-    third_party = found - set(sys.stdlib_module_names) - {"helpers", "benchmarks", "tests", "run", "conftest"}
-    known = {requirement.name for requirement in REQUIREMENTS} | {"sklearn"}  # from scikit-learn
-    brought = {"nbformat", "packaging", "PIL", "psutil", "urllib3", "yaml"}  # by papermill, pytest, torchvision, ...
-    assert third_party - brought <= known
-    assert {"numpy", "torch", "keras", "sklearn", "scipy", "tqdm"} <= third_party
+        cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+        sources += [re.sub(r"^( *)[!%].*$", r"\1pass", cell, flags=re.M) for cell in cells]  # lines of Jupyter's own
+    nodes = [node for source in sources for node in ast.walk(ast.parse(source))]
+    found = {alias.name.split(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    found |= {node.module.split(".")[0] for node in nodes if isinstance(node, ast.ImportFrom)}
+    own = {*folders, "run", *(path.stem for path in REPOSITORY.glob("tests/*.py"))}
+    third_party = found - set(sys.stdlib_module_names) - own - BROUGHT
+    assert {"numpy", "torch", "keras", "sklearn", "scipy", "tqdm", "pooch"} <= third_party <= {*NAMES, "sklearn"}

@@ -1,0 +1,64 @@
+"""How every figure looks, and where it is saved: one colour-blind safe style, and the stand-in's watermark.
+
+Colours: M. Okabe and K. Ito, "Color Universal Design", 2008; heat maps use cividis, which is safe as well.
+"""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import seaborn as sns
+from matplotlib import patheffects
+from matplotlib.figure import Figure
+
+from helpers.data import Cifar10
+from helpers.files import STAND_IN, output_folder
+from helpers.records import own_folder
+
+COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442", "#7F7F7F", "#8B5A2B"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*", "<", ">"]  # classes differ in shape as well as in colour
+WATERMARK = "STAND-IN, NOT CIFAR-10"
+_run: dict = {}  # of the notebook, which says where its figures go
+
+
+def use(cifar: Cifar10, run: dict) -> None:
+    """Set the style of all figures, and mark them from now on if `cifar` is the stand-in (with a banner in print).
+
+    run: of `records.begin`, which may learn its architecture later; `save` asks it where to.
+    """
+    global _run
+    _run = run
+    sns.set_theme(style="ticks", palette=COLORS)
+    mpl.rcParams.update({
+        "figure.dpi": 80, "savefig.dpi": 130, "figure.constrained_layout.use": True, "savefig.facecolor": "white",
+        "font.size": 11, "axes.titlesize": 12, "axes.titleweight": "bold", "axes.titlelocation": "left",
+        "axes.labelsize": 11, "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False,
+        "figure.titlesize": 13, "figure.titleweight": "bold", "image.cmap": "cividis", "axes.grid": False,
+    })  # fmt: skip
+    if cifar.is_stand_in:
+        print("*" * 78)
+        print("*  STAND-IN DATA: drawn shapes, NOT CIFAR-10. No number or figure below is a   *")
+        print("*  result; nothing is written to results/ or Images/. See docs/data.md.        *")
+        print("*" * 78)
+
+
+def save(fig: Figure, name: str) -> None:
+    """Save as <name>.png in Images/ or the run's own folder, watermarked for the stand-in.
+
+    A full disk or a read-only folder costs the file, not the run: it is said in a line.
+    """
+    if _run.get("data") == STAND_IN and WATERMARK not in [text.get_text() for text in fig.texts]:
+        mark = fig.text(0.5, 0.5, WATERMARK, rotation=20, ha="center", va="center", fontsize=26,
+                        color="#D55E00", alpha=0.5, weight="bold", zorder=1000)  # fmt: skip
+        mark.set_path_effects([patheffects.withStroke(linewidth=3, foreground="white", alpha=0.5)])
+        mark.set_in_layout(False)
+    folder = output_folder("Images", own=own_folder(_run, figures=True) if _run else "")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        fig.savefig(folder / f"{name}.png")
+    except OSError as error:
+        print(f"Images/{name}.png was not saved ({error.strerror}); the figure below is unaffected.")
+
+
+def short(class_names: tuple[str, ...]) -> list[str]:
+    """Class names for crowded axes: without the prefix that every name of the stand-in carries."""
+    return [name.removeprefix(STAND_IN + " ") for name in class_names]

@@ -1,0 +1,176 @@
+"""Around Keras's `compile` and `fit` in notebook 1: a quiet start, the precision, a progress bar, checkpoints, weights.
+
+Only notebook 1 imports this module: it imports Keras, and with it TensorFlow ($KERAS_BACKEND: or JAX, or PyTorch).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+from safetensors.numpy import load_file
+from tqdm import tqdm
+
+from helpers import weights
+from helpers.files import REPOSITORY, InputError, first_line, relative
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+standard_error = os.dup(2)
+with open(os.devnull, "w") as nowhere:  # where TensorFlow's start-up messages may go
+    os.dup2(nowhere.fileno(), 2)
+    try:
+        import keras
+
+        if keras.backend.backend() == "torch":
+            import torch
+
+            HAS_GPU = torch.cuda.is_available() or torch.backends.mps.is_available()
+        else:
+            HAS_GPU = bool(keras.distribution.list_devices("gpu"))
+    finally:
+        os.dup2(standard_error, 2)
+        os.close(standard_error)
+
+
+def choose_precision(gpu: bool, tries: int = 10) -> tuple[str, float]:
+    """Set the layers' type, "mixed_bfloat16" or "float32"; gives it, and the operations a second of a convolution.
+
+    bfloat16 on a CPU that has the instructions, and on a GPU where the convolution is clearly faster that way.
+    """
+    policies, seconds = ("float32", "mixed_bfloat16"), {}
+    convolutions = [keras.layers.Conv2D(64, 3, padding="same", dtype=name) for name in policies]
+    x = keras.random.normal((64, 16, 16, 64))
+    for _ in range(tries):  # taken in turn, and the fastest counts
+        for name, convolution in zip(policies, convolutions):
+            start = time.perf_counter()
+            float(keras.ops.sum(keras.ops.cast(keras.ops.stop_gradient(convolution(x)), "float32")))
+            seconds[name] = min(seconds.get(name, 1e9), time.perf_counter() - start)
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    instructions = "avx512_bf16" in flags or "amx_bf16" in flags
+    chosen = policies[1.3 * seconds["mixed_bfloat16"] < seconds["float32"] if gpu else instructions]
+    keras.mixed_precision.set_global_policy(chosen)
+    return chosen, 2 * 64 * 16 * 16 * 9 * 64 * 64 / seconds[chosen]
+
+
+class Progress(keras.callbacks.Callback):
+    """A bar with the time left; the seconds of training and the learning rate of each epoch go into the history."""
+
+    def __init__(self, label: str):
+        super().__init__()
+        self.label = label
+
+    def on_train_begin(self, logs=None):
+        total = self.params["epochs"] * self.params["steps"]
+        self.bar = tqdm(total=total, desc=self.label, unit="step", file=sys.stdout, ncols=96, mininterval=0.5)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.bar.n = epoch * self.params["steps"]  # further than zero after a resume
+        self.start = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.bar.update(1)
+        self.end = time.perf_counter()  # of training, before the validation
+
+    def on_epoch_end(self, epoch, logs):
+        logs |= {"seconds": self.end - self.start, "learning_rate": float(self.model.optimizer.learning_rate)}
+
+    def on_train_end(self, logs=None):
+        self.bar.close()
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """The last epoch in one file: weights, optimizer and the history up to it; it gets its name when it is whole.
+
+    (Keras's BackupAndRestore could not resume after 3 of 60 kills, or 11 of 20 without its second checkpoint; its
+    CSVLogger wrote epochs twice.)
+    """
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.path, self.rows, self.resumed = path, [], False
+
+    def load(self, model: keras.Model) -> int:
+        """Carry on from the file, if there is one; returns how many epochs are done."""
+        if self.path.exists():
+            model.optimizer.build(model.trainable_variables)
+            try:
+                with h5py.File(self.path) as file:
+                    self.rows, self.resumed = json.loads(file.attrs["history"]), True
+                model.load_weights(self.path)
+            except (OSError, ValueError, KeyError) as error:
+                reason = first_line(error)[:90]
+                raise InputError(
+                    f"{relative(self.path)} cannot be read ({reason}). Delete it to start afresh."
+                ) from None
+            print(f"Resumed from {relative(self.path)}: {len(self.rows)} epochs are done. Delete it to start afresh.")
+        return len(self.rows)
+
+    def on_epoch_end(self, epoch, logs):
+        self.rows.append({"epoch": epoch} | logs)
+        part = self.path.with_name(f"{os.getpid()}.{self.path.name}")  # Keras insists on the ending
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.model.save_weights(part)
+            with h5py.File(part, "a") as file:
+                file.attrs["history"] = json.dumps(self.rows)
+            os.replace(part, self.path)
+        except OSError as error:
+            print(f"\nEpoch {epoch + 1} was not saved ({first_line(error)}); training goes on without it.")
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+
+
+def checkpoint(name: str, model: keras.Model, settings: object) -> Checkpoint:
+    """In runs/checkpoints/<name>-<hash>.weights.h5: another model or other settings have another file."""
+    digest = zlib.crc32(repr((settings, architecture(model))).encode())
+    return Checkpoint(REPOSITORY / "runs" / "checkpoints" / f"{name}-{digest:08x}.weights.h5")
+
+
+def architecture(model: keras.Model) -> str:
+    """Eight hexadecimal digits that change with the layers' configurations, but for names, seeds and types."""
+    configurations = [layer.get_config() for layer in model.layers]
+    configurations = [{k: v for k, v in c.items() if k not in ("name", "seed", "dtype")} for c in configurations]
+    return f"{zlib.crc32(repr(configurations).encode()):08x}"
+
+
+def history_table(rows: list[dict] | dict[str, list]) -> pd.DataFrame:
+    """Keras's history with the column names of all notebooks, epochs counted from 1."""
+    new = {"accuracy": "train_accuracy", "loss": "train_loss", "val_accuracy": "validation_accuracy",
+           "val_loss": "validation_loss"}  # fmt: skip
+    table = pd.DataFrame(rows)
+    return table.rename(columns=new).assign(epoch=table["epoch"] + 1)
+
+
+def save_weights(model: keras.Model, path: Path) -> Path:
+    """The model's weights as float16 safetensors, each named after its place in the model: "3.kernel"."""
+    return weights.save_arrays({name: keras.ops.convert_to_numpy(w) for name, w in _named(model).items()}, path)
+
+
+def load_weights(model: keras.Model, path: Path) -> None:
+    """Put the weights of `save_weights` into a model of the same architecture; InputError if it is another."""
+    arrays, named = load_file(path), _named(model)  # nothing in the file is executed
+    if {name: array.shape for name, array in arrays.items()} != {name: tuple(w.shape) for name, w in named.items()}:
+        raise InputError(f"{relative(path)} does not fit this model: other layers or other shapes.")
+    for name, weight in named.items():
+        weight.assign(arrays[name])
+
+
+def _named(model: keras.Model) -> dict:
+    return {f"{k}.{weight.name}": weight for k, weight in enumerate(model.weights)}
+
+
+def forward_flops(model: keras.Model) -> int:
+    """Floating-point operations of one image's forward pass, convolutions and products (2 per multiply-add)."""
+    return int(sum(
+        2 * np.prod(layer.kernel.shape) * (np.prod(layer.output.shape[1:3]) if len(layer.kernel.shape) == 4 else 1)
+        for layer in model.layers if hasattr(layer, "kernel")
+    ))  # fmt: skip

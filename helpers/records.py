@@ -1,0 +1,222 @@
+"""One record a run, in results/, and the folders that runs unlike their record have for themselves.
+
+    run = records.begin("custom_cnn", "2_Model_Training_CNN.ipynb", PROFILE, SEED, hyperparameters, cifar)
+    ...                                     # train, test
+    path = records.write(run, history=history, test=metrics.summary(...), device="cpu", precision="float32")
+
+The rule: results/, weights/ and Images/ hold runs of the recipe on CIFAR-10. A run that differs from its record there,
+in a value or in its architecture, has a folder of its own below runs/ for record, figures and weights, named after what
+differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from helpers.data import Cifar10
+from helpers.files import REPOSITORY, STAND_IN, InputError, output_folder, relative, write_text
+from helpers.profiles import PROFILES
+
+MODELS = {"keras_baseline": "Keras baseline", "custom_cnn": "Custom CNN", "resnet18": "ResNet-18"}
+LONGEST_NAME = 100  # characters of a folder's
+
+
+def begin(model: str, notebook: str, profile: str, seed: int, hyperparameters: dict, cifar: Cifar10) -> dict:
+    """What is known of a run before it trains: the beginning of its record. Says where its outputs will go.
+
+    Add "architecture" as soon as the model is built: another one than the record's counts as a difference.
+    """
+    run = {
+        "model": model,
+        "notebook": notebook,
+        "profile": profile,
+        "seed": seed,
+        "hyperparameters": json.loads(json.dumps(hyperparameters, default=_plain)),
+        "data": cifar.name,
+        "data_fingerprint": cifar.fingerprint,
+        "class_names": list(cifar.class_names),
+        "git_commit": git_commit(),
+    }
+    changes, own = differences(run), own_folder(run, figures=True)
+    folder = relative(output_folder(own=own))
+    if changes:
+        print(f"Unlike its record in results/: {', '.join(changes)}. Outputs go to {folder}/.")
+    elif own and not own_folder(run):
+        print(f"Images/ keeps the figures of another run of this model: these go to {folder}/.")
+    return run
+
+
+def write(run: dict, *, history: pd.DataFrame, test: dict, device: str, precision: str, **measured) -> Path:
+    """Complete the record of a run and write it as results/<model>-<profile>-seed<seed>.json; gives its path.
+
+    history: one row an epoch, with a `seconds` column. test: `metrics.summary(...)`. measured: parameter_count,
+    forward_flops, train_images, resumed and what else the notebook knows; None is left out.
+    Says how a run that differs compares with its record. Raises InputError where the folder is not writable.
+    """
+    record = run | {
+        "device": device,
+        "precision": precision,
+        "train_seconds": float(history["seconds"].sum()),
+        "peak_memory_bytes": peak_memory_bytes(),
+        "versions": versions(),
+        **measured,
+        "history": history.to_dict("records"),
+        "test": test,
+    }
+    record = {key: value for key, value in record.items() if value is not None}
+    path = output_folder("results", own=own_folder(run)) / f"{run['model']}-{run['profile']}-seed{run['seed']}.json"
+    changes = differences(run)
+    if changes and "data" not in changes:
+        print(f"Unlike its record in results/: {', '.join(changes)}.")
+        print(_comparison(record, _reference(run)))
+    try:
+        write_text(path, json.dumps(record, indent=1, default=_plain) + "\n")
+    except OSError as error:
+        advice = "make room or set CIFAR10_OUTPUT to a writable folder, and run this cell again; nothing is lost"
+        raise InputError(f"the record {path.name} cannot be written ({error.strerror}): {advice}.") from None
+    print(f"Record: {relative(path)}")
+    return path
+
+
+def weights_path(record: Path) -> Path:
+    """Where the weights of the run with this record go: weights/ beside results/."""
+    return record.parents[1] / "weights" / f"{record.stem}.safetensors"
+
+
+def load(*folders: Path) -> list[dict]:
+    """All records in a folder, in the order of the models, each with its `file`; a model that a folder has no record of
+    is looked for in the next one. Raises InputError for a file that is no record."""
+    records: list[dict] = []
+    for folder in folders:
+        found = []
+        for path in sorted(folder.glob("*.json")):
+            try:
+                record = json.loads(path.read_text(encoding="utf-8"))
+                found.append({"model": record["model"], **record, "file": path.name})
+            except (ValueError, TypeError, KeyError) as error:  # not JSON, or not a record
+                advice = "delete it, or run its notebook again."
+                raise InputError(f"{relative(path)} is not a record ({error}): {advice}") from None
+        records += [r for r in found if r["model"] not in {r["model"] for r in records}]
+    order = [*MODELS]
+    return sorted(records, key=lambda r: order.index(r["model"]) if r["model"] in order else len(order))
+
+
+# ----------------------------------------------------------------------------- like its record, or not
+
+
+def differences(run: dict) -> dict:
+    """What a run has otherwise than its record in results/: other data, or hyperparameters by name and architecture."""
+    if run["data"] not in ("CIFAR-10", STAND_IN):
+        return {"data": run["data"]}
+    reference = _reference(run)
+    if not reference or run["data"] == STAND_IN:
+        return {}
+    old, new = ({k: v for k, v in r["hyperparameters"].items() if k != "SEED"} for r in (reference, run))
+    changes = {key: new.get(key) for key in sorted({*old, *new}) if old.get(key) != new.get(key)}
+    if {"architecture"} <= run.keys() & reference.keys() and run["architecture"] != reference["architecture"]:
+        changes["architecture"] = run["architecture"]
+    return changes
+
+
+def own_folder(run: dict, *, figures: bool = False) -> str:
+    """The name of the run's own folder below runs/, or "" for one that belongs into results/ and weights/.
+
+    figures: "" means Images/ instead, which shows one run of a model: its best profile and that one's first seed.
+    """
+    name = f"{run['model']}-{run['profile']}"
+    if run["data"] == STAND_IN or run["profile"] == "smoke":
+        return STAND_IN if run["data"] == STAND_IN else "smoke"
+    if changes := differences(run):
+        name = re.sub(r"[^A-Za-z0-9=.-]+", "_", name + "".join(f"-{key}={value}" for key, value in changes.items()))
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 9]}-{digest}"
+    shown = [f"{run['model']}-{p}" for p in PROFILES[: PROFILES.index(run["profile"])]]
+    better = [path for kind in shown for path in (REPOSITORY / "results").glob(f"{kind}-seed*.json")]
+    first = min(_seeds(run), default=run["seed"])
+    return f"{name}-seed{run['seed']}" if figures and (better or first < run["seed"]) else ""
+
+
+def _seeds(run: dict) -> dict[int, Path]:
+    """The records in results/ of this model and profile, by seed."""
+    paths = (REPOSITORY / "results").glob(f"{run['model']}-{run['profile']}-seed*.json")
+    return {int(found[1]): path for path in paths if (found := re.fullmatch(r".*-seed(\d+)\.json", path.name))}
+
+
+def _reference(run: dict) -> dict | None:
+    """The record in results/ that a run is like, or is not: that of its seed, else of the first seed."""
+    seeds = _seeds(run)
+    if not seeds:
+        return None
+    try:
+        record = json.loads(seeds.get(run["seed"], seeds[min(seeds)]).read_text(encoding="utf-8"))
+        return record if {"hyperparameters", "test"} <= record.keys() else None
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _comparison(record: dict, reference: dict) -> str:
+    """Validation accuracies, where both have them, else the test's with a word of warning."""
+    new, old = ((r["history"] or [{}])[-1].get("validation_accuracy") for r in (record, reference))
+    if new and old:
+        return f"Validation accuracy {new:.2%}; there it was {old:.2%}."
+    new, old = (r["test"]["accuracy"] for r in (record, reference))
+    return f"Test accuracy {new:.2%}; there it was {old:.2%}. Choose by the quick profile: it has validation images."
+
+
+# ------------------------------------------------------------------------------- what ran where, with what
+
+
+def peak_memory_bytes() -> int | None:
+    """The most memory this process has held, in bytes; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return getattr(psutil.Process().memory_info(), "peak_wset", None)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def versions() -> dict[str, str]:
+    """Python's version and those of the libraries that this process has imported."""
+    names = {"numpy": "numpy", "torch": "torch", "torchvision": "torchvision", "keras": "keras",
+             "tensorflow": "tensorflow", "jax": "jax", "sklearn": "scikit-learn"}  # fmt: skip
+    found = {name: getattr(sys.modules[module], "__version__", "unknown")
+             for module, name in names.items() if module in sys.modules}  # fmt: skip
+    return {"python": platform.python_version(), **found}
+
+
+def git_commit() -> str | None:
+    """The commit that is checked out, with "+changes" where helpers/ differs from it; None outside git.
+
+    (A notebook differs whenever its outputs do; what it ran is in the record: hyperparameters and architecture.)
+    """
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(REPOSITORY), *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        changes = git("status", "--porcelain", "--untracked-files=no", "--", "helpers")
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return (commit + ("+changes" if changes else "")) if commit else None
+
+
+def _plain(value):
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise TypeError(f"a record holds plain values only, not {type(value).__name__}")

@@ -1,0 +1,67 @@
+"""helpers.devices: where PyTorch computes here, and in which type."""
+
+import pytest
+import torch
+
+from helpers import devices
+from helpers.files import InputError
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+FLAGS = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """machine("cuda", "mps") is a machine that has those (and one GPU); without names it has a CPU alone."""
+
+    def pretend(*names):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in names)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: int("cuda" in names))
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in names)
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("here", "asked", "given"),
+    [((), "auto", "cpu"), (("mps",), "auto", "mps"), (("cuda", "mps"), "auto", "cuda"), (("cuda",), "cpu", "cpu"),
+     (("cuda",), "cuda:0", "cuda:0"), (("cuda", "mps"), "mps", "mps")],
+)  # fmt: skip
+def test_device_is_the_best_one_or_the_one_asked_for(machine, here, asked, given):
+    machine(*here)
+    assert devices.choose_device(asked) == torch.device(given)
+
+
+@pytest.mark.parametrize(
+    ("here", "asked"),
+    [((), "cuda"), ((), "cuda:0"), ((), "mps"), ((), "tpu"), ((), "gpu"), ((), ""), ((), "CPU"),
+     (("cuda",), "cuda:1"), (("cuda",), "cuda:x")],
+)  # fmt: skip
+def test_device_that_is_not_here_is_refused(machine, here, asked):
+    machine(*here)
+    message = f'DEVICE is "{asked}", and this machine has {", ".join([*here, "cpu"])}: use one of these or "auto".'
+    with pytest.raises(InputError) as error:
+        devices.choose_device(asked)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("answers", [(True, False), (False, True), (True, True), (False, False), None])
+def test_precision_follows_the_hardware_and_not_the_clock(monkeypatch, answers):
+    """A resumed run must choose the same type, however busy the machine is. None: PyTorch cannot be asked."""
+    for name, answer in zip(FLAGS, answers or (False, False)):
+        monkeypatch.setattr(torch.cpu, name, lambda answer=answer: answer, raising=False)
+        if answers is None:
+            monkeypatch.delattr(torch.cpu, name)
+    assert devices.choose_precision(CPU) == (torch.bfloat16 if answers and any(answers) else torch.float32)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bool(answers and answers[0]))
+    assert devices.choose_precision(CUDA) == (torch.bfloat16 if answers and answers[0] else torch.float16)
+    assert devices.choose_precision(torch.device("mps")) == torch.float32
+
+
+@pytest.mark.parametrize(("precision", "name"), [(torch.float32, "float32"), (torch.bfloat16, "bfloat16")])
+def test_device_and_precision_in_words_and_at_work(precision, name):
+    assert devices.precision_name(precision) == name
+    assert devices.device_name(CPU).startswith(f"CPU, {torch.get_num_threads()} threads, ")
+    with devices.autocast(CPU, precision):
+        assert (torch.ones(4, 4) @ torch.ones(4, 4)).dtype == precision
+    assert 0 < devices.matmul_flops(CPU, precision) < float("inf")

@@ -1,0 +1,128 @@
+"""helpers.weights, helpers.models, and the committed weights in the networks of the notebooks."""
+
+import json
+import sys
+
+import pytest
+import torch
+from IPython.core.interactiveshell import InteractiveShell
+from safetensors.numpy import load_file
+from torch import nn
+from traitlets.config import Config
+
+from helpers import metrics, models, report, training, weights
+from helpers.batches import Batches
+from helpers.files import REPOSITORY, InputError
+
+HEADLINES = {"custom_cnn": models.CustomCNN, "resnet18": models.ResNet}
+
+
+def network(width: int = 8) -> nn.Sequential:
+    torch.manual_seed(width)
+    return nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.Flatten(), nn.Linear(width * 900, 10))
+
+
+def test_weights_come_back_as_float16_rounds_them(tmp_path):
+    model, twin = network().to(memory_format=torch.channels_last), network()
+    model(torch.randn(4, 3, 32, 32))  # statistics that are not the first ones
+    path = weights.save(model, tmp_path / "weights" / "one.safetensors")
+    assert list(path.parent.iterdir()) == [path]
+    assert load_file(path)["1.num_batches_tracked"].shape == ()
+    weights.load(twin, path)
+    for name, value in model.state_dict().items():
+        found, expected = twin.state_dict()[name], value.half().float() if value.is_floating_point() else value
+        assert found.dtype == value.dtype
+        assert torch.equal(found, expected), name
+
+
+@pytest.mark.parametrize("content", [9, None, b"", b"<html>404 not found</html>"])
+def test_weights_that_do_not_fit_or_cannot_be_read_are_refused(tmp_path, content):
+    model, path = network(), tmp_path / "one.safetensors"
+    if content == 9:
+        weights.save(network(width=9), path)
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"^one\.safetensors does not fit this model: .+"):
+        weights.load(model, path)
+
+
+@pytest.mark.parametrize(("value", "said"), [(70_000, r"7e\+04"), (float("nan"), "nan")])
+def test_weights_that_float16_cannot_hold_are_refused_and_the_old_file_stays(tmp_path, value, said):
+    model, path = network(), weights.save(network(), tmp_path / "one.safetensors")
+    before, model[3].bias.data[2] = path.read_bytes(), value
+    with pytest.raises(InputError, match=rf"^3\.bias goes up to {said}: expected values that float16 can hold\.$"):
+        weights.save(model, path)
+    assert path.read_bytes() == before
+
+
+def test_parameters_and_operations_of_a_hand_worked_network():
+    layers = [nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(5), nn.Flatten()]
+    model = nn.Sequential(*layers, nn.Linear(100, 10))
+    for side in (32, 16):
+        assert weights.forward_flops(model, side) == 2 * side * side * 4 * 3 * 9 + 2 * 100 * 10
+    assert model.training
+    assert weights.parameter_count(model) == (3 * 4 * 9 + 4) + (4 + 4) + (100 * 10 + 10)
+    model[0].requires_grad_(False)
+    assert weights.parameter_count(model) == 8 + 1010  # frozen weights are not trainable
+
+
+@pytest.fixture
+def jupyter(tmp_path, monkeypatch):
+    """Runs a cell, whose classes stand in __main__ and in no file, and gives the value of its last line."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])  # the shell puts its own there
+    shell = InteractiveShell(config=Config(HistoryManager={"enabled": False}), ipython_dir=str(tmp_path))
+    shell.run_cell("from torch import nn")
+    return lambda cell: shell.run_cell(cell).result
+
+
+NET = """
+class Net(nn.Linear):
+    def forward(self, x):
+        return x @ self.weight.T
+
+Net(3, 4)
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [("return", "# a comment\n        return", True), ("        return", "# at the margin\n        return", True),
+     ("self.weight.T", "self.weight.T + self.bias", False), ("Net(3, 4)", "Net(3, 5)", False)],
+)  # fmt: skip
+def test_architecture_in_jupyter_follows_layers_and_own_code(jupyter, old, new, same):
+    hashes = {weights.architecture(jupyter(cell)) for cell in (NET, NET.replace(old, new))}
+    assert (len(hashes) == 1) is same
+
+
+def test_models_are_those_of_the_notebooks_cells(jupyter):
+    source = report.models_source(REPOSITORY)
+    assert (REPOSITORY / "helpers" / "models.py").read_text(encoding="utf-8") == source, "python run.py report"
+    for kind in HEADLINES.values():
+        assert weights.architecture(jupyter(f"{source}\n{kind.__name__}()")) == weights.architecture(kind())
+
+
+@pytest.mark.parametrize("name", HEADLINES)
+def test_committed_weights_give_their_records_accuracy(name, cifar):
+    """The float16 weights on all test images, in the network whose hash the record holds."""
+    record = json.loads((REPOSITORY / "results" / f"{name}-full-seed0.json").read_text(encoding="utf-8"))
+    model = HEADLINES[name]().to(memory_format=torch.channels_last)
+    assert weights.architecture(model) == record["architecture"]
+    weights.load(model, REPOSITORY / "weights" / f"{name}-full-seed0.safetensors")
+    logits, labels = training.predict(model, Batches(cifar.test_images, cifar.test_labels, batch_size=500))
+    accuracy = metrics.summary(logits, labels, cifar.class_names)["accuracy"]
+    assert accuracy == pytest.approx(record["test"]["accuracy"], abs=0.0005)
+
+
+def test_untrained_custom_cnn_has_no_opinion_and_its_dropout_is_active_in_training_only():
+    torch.manual_seed(0)
+    x, evaluated = torch.randn(4, 3, 32, 32), []
+    assert models.CustomCNN()(x).softmax(1).sub(0.1).abs().max() < 0.08
+    for dropout in (0.0, 0.5):
+        torch.manual_seed(0)
+        model = models.CustomCNN(widths=(8, 8, 8), dropout=dropout)
+        evaluated.append(model.eval()(x))
+        one, other = model.train()(x), model(x)
+        for block in range(3):
+            del model[block][-1]  # the network without it
+        assert torch.equal(one, other) is torch.equal(one, model(x)) is (dropout == 0)
+    assert torch.equal(*evaluated)
