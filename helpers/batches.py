@@ -38,19 +38,10 @@ class Batches:
     """
 
     def __init__(
-        self,
-        images: np.ndarray,
-        labels: np.ndarray,
-        *,
-        batch_size: int,
-        device: torch.device | str = "cpu",
-        augment: bool = False,
-        flip: bool | str = True,
-        translate: int = 2,
-        cutout: int = 0,
-        resolution: int | list[int] = 32,
-        seed: int = 0,
-    ):
+        self, images: np.ndarray, labels: np.ndarray, *, batch_size: int, device: torch.device | str = "cpu",
+        augment: bool = False, flip: bool | str = True, translate: int = 2, cutout: int = 0,
+        resolution: int | list[int] = 32, seed: int = 0,
+    ):  # fmt: skip
         n, size = len(images), images.shape[1] if images.ndim == 4 else 0
         sides = [resolution] if isinstance(resolution, int) else list(resolution)
         image, fits = images.dtype == np.uint8 and images.shape[3:] == (3,), bool(sides) and min(sides) >= 1

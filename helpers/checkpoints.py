@@ -45,8 +45,8 @@ def save(checkpoint: Path, state: dict, settings: dict, history: list[dict]) -> 
         with replacing(checkpoint) as part:
             torch.save(content, part)
     except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
-        print(f"\nEpoch {len(history)} was not saved ({first_line(error)}, {relative(checkpoint)}); "
-              "training goes on without it.")  # fmt: skip
+        why = f"{first_line(error)}, {relative(checkpoint)}"
+        print(f"\nEpoch {len(history)} was not saved ({why}); training goes on without it.")
 
 
 def resume(checkpoint: Path, state: dict, settings: dict) -> list[dict]:

@@ -267,18 +267,22 @@ def model_comparison(groups: list[list[dict]], claims: dict[str, tuple[float, fl
     fig, axes = _headed(title, 1, 2, figsize=(11, 4.6), sharey=True)
     handles = []
     for group in groups:
-        key, place = group[0]["model"], [*MODELS].index(group[0]["model"])  # a model keeps its colour
+        key = group[0]["model"]
+        place = [*MODELS, key].index(key)  # a model keeps its colour, whichever others are there
         accuracy = np.mean([r["test"]["accuracy"] for r in group])
         bounds = np.mean([r["test"]["accuracy_interval_95"] for r in group], axis=0)
         minutes = np.mean([r["train_seconds"] for r in group]) / 60
-        claimed, *theirs = claims[key]
-        style = {"color": COLORS[place], "markersize": 9}
-        for ax, mine, other in zip(axes, (group[0]["parameter_count"] / 1e6, minutes), reversed(theirs)):
-            hollow = ax.plot(other, claimed, MARKERS[place], fillstyle="none", **style,
-                             label=f"claimed before: {claimed:.1%}")  # fmt: skip
+        style, label = {"color": COLORS[place], "markersize": 9}, f"{MODELS.get(key, key)}: {accuracy:.1%}"
+        for ax, mine in zip(axes, (group[0]["parameter_count"] / 1e6, minutes)):
             bar = ax.errorbar(mine, accuracy, np.abs(bounds - accuracy)[:, None], fmt=MARKERS[place], capsize=4,
-                              label=f"{MODELS[key]}: {accuracy:.1%} ({group[0]['profile']})", **style)  # fmt: skip
-        handles += [bar, *hollow]
+                              label=f"{label} ({group[0]['profile']})", **style)  # fmt: skip
+        handles.append(bar)
+        if key in claims:
+            claimed, *theirs = claims[key]
+            for ax, other in zip(axes, reversed(theirs)):
+                hollow = ax.plot(other, claimed, MARKERS[place], fillstyle="none", **style,
+                                 label=f"claimed before: {claimed:.1%}")  # fmt: skip
+            handles += hollow
     for ax in axes:
         ax.set_xscale("log")
         ax.margins(0.2)

@@ -36,16 +36,11 @@ def begin(model: str, notebook: str, profile: str, seed: int, hyperparameters: d
     Add "architecture" as soon as the model is built: another one than the record's counts as a difference.
     """
     run = {
-        "model": model,
-        "notebook": notebook,
-        "profile": profile,
-        "seed": seed,
+        "model": model, "notebook": notebook, "profile": profile, "seed": seed,
         "hyperparameters": json.loads(json.dumps(hyperparameters, default=_plain)),
-        "data": cifar.name,
-        "data_fingerprint": cifar.fingerprint,
-        "class_names": list(cifar.class_names),
+        "data": cifar.name, "data_fingerprint": cifar.fingerprint, "class_names": list(cifar.class_names),
         "git_commit": git_commit(),
-    }
+    }  # fmt: skip
     changes, own = differences(run), own_folder(run, figures=True)
     folder = relative(output_folder(own=own))
     if changes:
@@ -63,15 +58,10 @@ def write(run: dict, *, history: pd.DataFrame, test: dict, device: str, precisio
     Says how a run that differs compares with its record. Raises InputError where the folder is not writable.
     """
     record = run | {
-        "device": device,
-        "precision": precision,
-        "train_seconds": float(history["seconds"].sum()),
-        "peak_memory_bytes": peak_memory_bytes(),
-        "versions": versions(),
-        **measured,
-        "history": history.to_dict("records"),
-        "test": test,
-    }
+        "device": device, "precision": precision, "train_seconds": float(history["seconds"].sum()),
+        "peak_memory_bytes": peak_memory_bytes(), "versions": versions(), **measured,
+        "history": history.to_dict("records"), "test": test,
+    }  # fmt: skip
     record = {key: value for key, value in record.items() if value is not None}
     path = output_folder("results", own=own_folder(run)) / f"{run['model']}-{run['profile']}-seed{run['seed']}.json"
     changes = differences(run)
