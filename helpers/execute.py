@@ -124,7 +124,7 @@ class Progress(io.TextIOBase):
         self.show(f"{name}: starting", last=not sys.stdout.isatty())
 
     def __str__(self) -> str:
-        bars = re.findall(r"[^\r\n]*?\d%", self.printed)
+        bars = re.findall(r"(?:^|[\r\n])([^\r\n]*?\d%)", self.printed)  # a line's first per cent
         place = [f"cell {self.cell} of {self.cells}", self.heading, " ".join(bars[-1].split()) if bars else ""]
         return ", ".join(filter(None, place))
 

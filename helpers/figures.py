@@ -11,7 +11,7 @@ from matplotlib import patheffects
 from matplotlib.figure import Figure
 
 from helpers.data import Cifar10
-from helpers.files import STAND_IN, output_folder
+from helpers.files import STAND_IN, output_folder, relative
 from helpers.records import own_folder
 
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442", "#7F7F7F", "#8B5A2B"]
@@ -56,7 +56,7 @@ def save(fig: Figure, name: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         fig.savefig(folder / f"{name}.png")
     except OSError as error:
-        print(f"Images/{name}.png was not saved ({error.strerror}); the figure below is unaffected.")
+        print(f"{relative(folder / name)}.png was not saved ({error.strerror}); the figure below is unaffected.")
 
 
 def short(class_names: tuple[str, ...]) -> list[str]:

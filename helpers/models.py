@@ -27,11 +27,8 @@ class Residual(nn.Module):
         super().__init__()
         self.shortcut = shortcut
         self.layers = nn.Sequential(
-            convolution(channels, channels),
-            BatchNorm(channels),
-            nn.GELU(),
-            convolution(channels, channels),
-            BatchNorm(channels),
+            convolution(channels, channels), BatchNorm(channels), nn.GELU(),
+            convolution(channels, channels), BatchNorm(channels),
         )
 
     def forward(self, x):
@@ -43,12 +40,8 @@ class Block(nn.Sequential):
 
     def __init__(self, inputs, outputs, padding=1, shortcut=True, dropout=0.0):
         super().__init__(
-            convolution(inputs, outputs, padding),
-            nn.MaxPool2d(2),
-            BatchNorm(outputs),
-            nn.GELU(),
-            Residual(outputs, shortcut),
-            nn.Dropout(dropout),
+            convolution(inputs, outputs, padding), nn.MaxPool2d(2), BatchNorm(outputs), nn.GELU(),
+            Residual(outputs, shortcut), nn.Dropout(dropout),
         )
 
 
@@ -61,12 +54,8 @@ class CustomCNN(nn.Sequential):
         head = nn.Linear(c, classes, bias=False)
         nn.init.normal_(head.weight, std=0.004)
         super().__init__(
-            Block(3, a, padding=0, **settings),
-            Block(a, b, **settings),
-            Block(b, c, **settings),
-            nn.AdaptiveMaxPool2d(1),
-            nn.Flatten(),
-            head,
+            Block(3, a, padding=0, **settings), Block(a, b, **settings), Block(b, c, **settings),
+            nn.AdaptiveMaxPool2d(1), nn.Flatten(), head,
         )
 
 

@@ -291,7 +291,7 @@ def model_comparison(groups: list[list[dict]], claims: dict[str, tuple[float, fl
         ax.minorticks_off()
         _percent(ax.yaxis)
         ax.grid(alpha=0.3)
-    axes[0].set(xlabel="parameters (millions)", ylabel="test accuracy", xlim=(0.4, 25))
+    axes[0].set(xlabel="parameters (millions)", ylabel="test accuracy")
     axes[1].set_xlabel(f"training time (minutes)\nours: {device}; claimed: on an unnamed GPU")
     fig.legend(handles=handles, loc="outside lower center", ncols=3)
     return fig

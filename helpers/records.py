@@ -45,6 +45,8 @@ def begin(model: str, notebook: str, profile: str, seed: int, hyperparameters: d
     folder = relative(output_folder(own=own))
     if changes:
         print(f"Unlike its record in results/: {', '.join(changes)}. Outputs go to {folder}/.")
+    elif model not in MODELS and own not in ("smoke", STAND_IN):
+        print(f"{model} is none of this project's models (records.MODELS). Outputs go to {folder}/.")
     elif own and not own_folder(run):
         print(f"Images/ keeps the figures of another run of this model: these go to {folder}/.")
     return run
@@ -125,6 +127,8 @@ def own_folder(run: dict, *, figures: bool = False) -> str:
     name = f"{run['model']}-{run['profile']}"
     if run["data"] == STAND_IN or run["profile"] == "smoke":
         return STAND_IN if run["data"] == STAND_IN else "smoke"
+    if run["model"] not in MODELS:
+        return name
     if changes := differences(run):
         name = re.sub(r"[^A-Za-z0-9=.-]+", "_", name + "".join(f"-{key}={value}" for key, value in changes.items()))
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]

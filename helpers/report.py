@@ -130,7 +130,8 @@ def _quick_note(records: list[dict]) -> str:
         f"{MODELS.get(r['model'], r['model'])} {r['test']['accuracy']:.2%} in {r['train_seconds'] / 60:.1f} min"
         for r, *_ in quick
     ]
-    return f"\n\nThe quick profile, on {quick[-1][0]['device']}: {', '.join(said)}, one run each." if said else ""
+    note = "one run each (they compare budgets, not architectures)"
+    return f"\n\nThe quick profile, on {quick[-1][0]['device']}: {', '.join(said)}, {note}." if said else ""
 
 
 def _size_finding(groups: list[list[dict]]) -> list[str]:

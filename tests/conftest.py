@@ -33,6 +33,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path.resolve() / "repository"
     monkeypatch.delenv("CIFAR10_OUTPUT")
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(folder.parent))
+    monkeypatch.setitem(records.MODELS, "my_own", "my_own")  # a fourth model
     for module in (files, records):
         monkeypatch.setattr(module, "REPOSITORY", folder)
     return folder

@@ -14,7 +14,6 @@ runs = importlib.import_module("helpers.keras_runs")  # the only import of Keras
 STANDARD_ERROR_AFTERWARDS = os.fstat(2)
 keras, layers = runs.keras, runs.keras.layers
 IMAGES, LABELS = np.random.default_rng(0).normal(size=(40, 8, 8, 3)).astype("float32"), np.arange(40) % 10
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's own
 
 
 def network(width: int = 4, activation: str = "relu", seed: int = 0):
@@ -41,7 +40,6 @@ def test_interrupted_run_carries_on_in_a_fresh_model_with_its_history_whole(tmp_
     whole, history = train(tmp_path / "whole.weights.h5"), train(path, seed=1)
     assert (whole[1], history[1]) == (False, True)
     assert list(history[0]["epoch"]) == [1, 2, 3, 4]
-    assert {"train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "learning_rate"} < {*history[0]}
     pd.testing.assert_frame_equal(*(table.drop(columns="seconds") for table, _ in (history, whole)), rtol=1e-3)
     assert list(path.parent.iterdir()) == [path]
     content = path.read_bytes()
@@ -53,9 +51,8 @@ def test_interrupted_run_carries_on_in_a_fresh_model_with_its_history_whole(tmp_
 
 def test_folder_that_cannot_be_made_costs_the_checkpoint_and_not_the_run(tmp_path, capsys):
     (tmp_path / "file").touch()
-    history, _ = train(tmp_path / "file" / "run.weights.h5", epochs=1)
+    train(tmp_path / "file" / "run.weights.h5", epochs=1)
     assert "Epoch 1 was not saved (" in capsys.readouterr().out
-    assert len(history) == 1
 
 
 def test_weights_come_back_as_float16_rounds_them(tmp_path):
@@ -82,13 +79,6 @@ def test_architecture_and_checkpoint_follow_the_layers_and_not_their_names_or_se
 
 def test_operations_of_a_hand_worked_network():
     assert runs.forward_flops(network()) == 2 * (6 * 6 * 4) * (3 * 9) + 2 * (6 * 6 * 4) * 10
-
-
-def test_precision_is_one_of_two_and_is_set(monkeypatch):
-    chosen = []
-    monkeypatch.setattr(keras.mixed_precision, "set_global_policy", chosen.append)
-    assert (runs.choose_precision(gpu=False, tries=1)[0],) == tuple(chosen)
-    assert chosen[0] in ("float32", "mixed_bfloat16")
 
 
 def test_standard_error_works_again_after_the_quiet_import():

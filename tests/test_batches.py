@@ -46,12 +46,10 @@ def reference(drawn, translate) -> np.ndarray:
 
 
 def mirrored_images(batches: Batches) -> np.ndarray:
-    """Whether image 0, 1, ... is mirrored in the epoch that comes next; every image is one of the two."""
-    x, y = everything(batches)
-    straight = normalised(IMAGES[y])
-    mirrored = np.isclose(x, straight[..., ::-1], atol=2e-6).all((1, 2, 3))
-    assert (np.isclose(x, straight, atol=2e-6).all((1, 2, 3)) ^ mirrored).all()
-    return mirrored[np.argsort(y)]
+    """Whether image 0, 1, ... is mirrored in the epoch that comes next, which is then past."""
+    order, _, _, mirrored = batches.draw()
+    batches.epoch += 1
+    return mirrored[order.argsort()].numpy()
 
 
 @pytest.mark.parametrize("augment", [False, True])
@@ -61,7 +59,6 @@ def test_shapes_types_and_memory_order(augment, resolution):
     assert (x.shape, x.dtype) == ((8, 3, resolution, resolution), torch.float32)
     assert (y.shape, y.dtype) == ((8,), torch.int64)
     assert x.is_contiguous(memory_format=torch.channels_last)
-    assert x.device == y.device == torch.device("cpu")
 
 
 @pytest.mark.parametrize(("batch_size", "sizes"), [(8, [8] * 6 + [2]), (25, [25, 25]), (1000, [50])])
@@ -77,20 +74,16 @@ def test_evaluation_gives_every_image_normalised_in_order(batch_size, sizes):
 
 @pytest.mark.parametrize(("batch_size", "seen"), [(10, 50), (8, 48)])
 def test_an_epoch_of_training_holds_every_image_once_but_for_an_incomplete_last_batch(batch_size, seen):
-    images, labels = IMAGES.copy(), NUMBERS.copy()
-    batches = augmented(images, labels, batch_size=batch_size)
+    images = IMAGES.copy()
+    batches = augmented(images, batch_size=batch_size)
     assert [len(y) for _, y in batches] == [batch_size] * (seen // batch_size)
     assert (len(batches), batches.images) == (seen // batch_size, seen)
     assert len(set(everything(batches)[1])) == seen
-    np.testing.assert_array_equal(images, IMAGES)  # the arrays given are not changed
-    np.testing.assert_array_equal(labels, NUMBERS)
-
-
-# --------------------------------------------------------------------------------------- augmentation
+    np.testing.assert_array_equal(images, IMAGES)  # they are not changed
 
 
 @pytest.mark.parametrize("translate", [0, 2, 4])
-@pytest.mark.parametrize("flip", [True, False])
+@pytest.mark.parametrize("flip", [True, False, "alternating"])
 def test_augmentation_agrees_with_the_slow_reference(translate, flip):
     batches = augmented(translate=translate, flip=flip, seed=7)
     for _ in range(2):
@@ -113,33 +106,27 @@ def test_each_sample_is_drawn_on_its_own_over_the_whole_range():
 
 
 def test_batches_follow_from_seed_and_epoch_alone():
-    epochs = {}
+    epochs = []
     for seed in (0, 1, 2):
         batches = augmented(seed=seed)
         for epoch in range(3):
-            assert batches.epoch == epoch
-            epochs[seed, epoch] = batches.draw()
-            x, _ = everything(batches)
+            epochs.append(batches.draw())
             torch.manual_seed(epoch)  # the global random state plays no part, and is not touched
             state, again = torch.get_rng_state(), augmented(seed=seed)
             again.epoch = epoch
-            np.testing.assert_array_equal(everything(again)[0], x)
+            np.testing.assert_array_equal(everything(again)[0], everything(batches)[0])
             assert torch.equal(torch.get_rng_state(), state)
-    for one, other in itertools.combinations(epochs.values(), 2):
+    for one, other in itertools.combinations(epochs, 2):
         assert all((a != b).any() for a, b in zip(one, other))
 
 
 def test_alternating_flip_turns_every_image_over_from_epoch_to_epoch():
-    options = {"translate": 0, "flip": "alternating"}
-    batches, again = (augmented(**options, seed=3) for _ in range(2))
+    batches, other, random = augmented(flip="alternating"), augmented(flip="alternating", seed=4), augmented()
     first, second, third = (mirrored_images(batches) for _ in range(3))
     assert 10 <= first.sum() <= 40
     np.testing.assert_array_equal(second, ~first)
     np.testing.assert_array_equal(third, first)
-    again.epoch = 1  # as after a resume
-    np.testing.assert_array_equal(mirrored_images(again), second)
-    assert (mirrored_images(augmented(**options, seed=4)) != first).any()
-    random = augmented(translate=0)
+    assert (mirrored_images(other) != first).any()
     assert 0 < (mirrored_images(random) == mirrored_images(random)).sum() < 50
 
 
@@ -158,21 +145,12 @@ def test_cutout_blanks_one_square_an_image_and_nothing_else(side):
     assert (batches.draw_holes().numpy() != corners).any(), "each epoch has its own"
 
 
-# --------------------------------------------------------------------------- resolution, and what is refused
-
-
-@pytest.mark.parametrize("resolution", [16, 8])
-def test_lower_resolution_is_the_mean_over_areas(resolution):
-    x, _ = everything(augmented(augment=False, resolution=resolution))
-    step = 32 // resolution
-    expected = normalised(IMAGES).reshape(50, 3, resolution, step, resolution, step).mean((3, 5))
-    np.testing.assert_allclose(x, expected, atol=5e-6)
-
-
-def test_resolution_by_epoch_and_the_last_one_stays():
-    batches = augmented(resolution=[16, 24, 32])
-    seen = [(batches.resolution, {x.shape[-1] for x, _ in batches}) for _ in range(5)]
-    assert seen == [(side, {side}) for side in (16, 24, 32, 32, 32)]
+def test_lower_resolution_is_the_mean_over_areas_and_the_last_of_a_list_stays():
+    batches = augmented(augment=False, resolution=[8, 16, 32])
+    for side in (8, 16, 32, 32):
+        assert batches.resolution == side
+        expected = normalised(IMAGES).reshape(50, 3, side, 32 // side, side, 32 // side).mean((3, 5))
+        np.testing.assert_allclose(everything(batches)[0], expected, atol=5e-6)
 
 
 @pytest.mark.parametrize(
@@ -180,8 +158,6 @@ def test_resolution_by_epoch_and_the_last_one_stays():
     [
         ({"labels": NUMBERS[:49]}, "images are uint8 (50, 32, 32, 3) with 49 labels: expected uint8 (n, 32, 32, 3), n"),
         ({"images": IMAGES / 255}, "images are float64 (50, 32, 32, 3) with 50 labels"),
-        ({"images": IMAGES.transpose(0, 3, 1, 2)}, "images are uint8 (50, 3, 32, 32) with 50 labels"),
-        ({"images": IMAGES[0], "labels": NUMBERS[:32]}, "images are uint8 (32, 32, 3) with 32 labels"),
         ({"batch_size": 0}, "batch size is 0: expected at least 1"),
         ({"images": IMAGES[:0], "labels": NUMBERS[:0]}, "the split is empty: expected at least one image"),
         ({"batch_size": 51}, "batch size 51 is larger than the 50 training images"),

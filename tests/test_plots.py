@@ -181,7 +181,7 @@ def test_file_is_a_picture_and_the_watermark_is_in_it(output):
 def test_figure_that_cannot_be_saved_costs_one_line(output, capsys):
     files.write_text(output / "Images", "a file in the way")
     plots.save(plots.learning_rates([0.1, 0.2], 1, "A figure"), "rates")
-    said = r"Images/rates\.png was not saved \(.+\); the figure below is unaffected\.\n"
+    said = r"rates\.png was not saved \(.+\); the figure below is unaffected\.\n"
     assert re.fullmatch(said, capsys.readouterr().out)
 
 

@@ -182,7 +182,7 @@ def test_file_that_is_no_record_is_named_and_stops_no_run(repository, content):
     ("changed", "own", "figures"),
     [
         ({}, "", ""), ({"LEARNING_RATE": np.float64(0.1)}, "", ""),  # the recipe takes the place of its record
-        ({"model": "resnet18", "profile": "quick"}, "", ""),
+        ({"model": "resnet18", "profile": "quick"}, "", ""), ({"model": "theirs"}, "theirs-full", ""),
         ({"seed": 1}, "", "custom_cnn-full-seed1"), ({"profile": "quick"}, "", "custom_cnn-quick-seed0"),
         ({"seed": 1, "EPOCHS": 5}, "custom_cnn-full-EPOCHS=5", ""),
         ({"EPOCHS": 5, "WIDTHS": [64, "1/2"]}, "custom_cnn-full-EPOCHS=5-WIDTHS=_64_1_2_", ""),

@@ -81,7 +81,7 @@ def test_sections_come_from_the_records(saved):
     assert tuple(sections) == RECORDED
     assert [line.count("one run)") for line in sections["comparison"].splitlines()].count(1) == 2, "a row a model"
     assert "Profile full, quick; trained on cpu, float32." in sections["comparison"]
-    assert sections["comparison"].endswith("The quick profile, on cpu: Custom CNN 80.00% in 1.0 min, one run each.")
+    assert "\n\nThe quick profile, on cpu: Custom CNN 80.00% in 1.0 min, one run each (" in sections["comparison"]
     cat = next(line for line in sections["per-class"].splitlines() if line.startswith("| cat |"))
     assert cat == f"| cat | {SCORES['per_class']['cat']['f1']:.3f} | 0.123 |"
     assert sections["findings"] == "- Flipping helps."

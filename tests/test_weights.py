@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 from IPython.core.interactiveshell import InteractiveShell
-from safetensors.numpy import load_file
+from safetensors.torch import save
 from torch import nn
 from traitlets.config import Config
 
@@ -26,8 +26,6 @@ def test_weights_come_back_as_float16_rounds_them(tmp_path):
     model, twin = network().to(memory_format=torch.channels_last), network()
     model(torch.randn(4, 3, 32, 32))  # statistics that are not the first ones
     path = weights.save(model, tmp_path / "weights" / "one.safetensors")
-    assert list(path.parent.iterdir()) == [path]
-    assert load_file(path)["1.num_batches_tracked"].shape == ()
     weights.load(twin, path)
     for name, value in model.state_dict().items():
         found, expected = twin.state_dict()[name], value.half().float() if value.is_floating_point() else value
@@ -35,15 +33,13 @@ def test_weights_come_back_as_float16_rounds_them(tmp_path):
         assert torch.equal(found, expected), name
 
 
-@pytest.mark.parametrize("content", [9, None, b"", b"<html>404 not found</html>"])
+@pytest.mark.parametrize("content", [save({"0.weight": torch.zeros(1)}), None, b"", b"<html>404 not found</html>"])
 def test_weights_that_do_not_fit_or_cannot_be_read_are_refused(tmp_path, content):
-    model, path = network(), tmp_path / "one.safetensors"
-    if content == 9:
-        weights.save(network(width=9), path)
-    elif content is not None:
+    path = tmp_path / "one.safetensors"
+    if content is not None:
         path.write_bytes(content)
     with pytest.raises(InputError, match=r"^one\.safetensors does not fit this model: .+"):
-        weights.load(model, path)
+        weights.load(network(), path)
 
 
 @pytest.mark.parametrize(("value", "said"), [(70_000, r"7e\+04"), (float("nan"), "nan")])
@@ -115,14 +111,8 @@ def test_committed_weights_give_their_records_accuracy(name, cifar):
 
 def test_untrained_custom_cnn_has_no_opinion_and_its_dropout_is_active_in_training_only():
     torch.manual_seed(0)
-    x, evaluated = torch.randn(4, 3, 32, 32), []
-    assert models.CustomCNN()(x).softmax(1).sub(0.1).abs().max() < 0.08
-    for dropout in (0.0, 0.5):
-        torch.manual_seed(0)
-        model = models.CustomCNN(widths=(8, 8, 8), dropout=dropout)
-        evaluated.append(model.eval()(x))
-        one, other = model.train()(x), model(x)
-        for block in range(3):
-            del model[block][-1]  # the network without it
-        assert torch.equal(one, other) is torch.equal(one, model(x)) is (dropout == 0)
-    assert torch.equal(*evaluated)
+    x, plain, dropping = torch.randn(4, 3, 32, 32), models.CustomCNN(), models.CustomCNN(dropout=0.5)
+    assert plain(x).softmax(1).sub(0.1).abs().max() < 0.08
+    assert torch.equal(plain(x), plain(x)) and not torch.equal(dropping(x), dropping(x))
+    dropping.load_state_dict(plain.state_dict())
+    assert torch.equal(dropping.eval()(x), plain.eval()(x))
