@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -131,6 +132,7 @@ def run(output, tmp_path, monkeypatch):
         left.unlink()
     yield tested
     assert state() == before
+    assert not checkpoints(), "a complete run leaves none"
 
 
 def checkpoints() -> list[Path]:
@@ -139,7 +141,7 @@ def checkpoints() -> list[Path]:
 
 def check(path: Path, output: Path) -> dict:
     """The one record below `output`, which has learned something; its figures and weights are beside it."""
-    (kept,) = output.rglob("results/*.json")
+    (kept,) = output.rglob(f"results/{MODELS[path]}*.json")
     record, folder = json.loads(kept.read_text(encoding="utf-8")), kept.parents[1]
     assert (folder.name, record["model"]) == (STAND_IN if record["data"] == STAND_IN else "smoke", MODELS[path])
     assert min((folder / "Images" / f"{name}.png").stat().st_size for name in FIGURES[path]) > 5_000
@@ -149,23 +151,23 @@ def check(path: Path, output: Path) -> dict:
     assert test["accuracy_interval_95"][0] > chance, f"{path.name} learned nothing: {test['accuracy']:.1%}"
     assert losses[-1] < losses[0] and math.isfinite(test["loss"])
     assert [row["epoch"] for row in record["history"]] == list(range(1, record["hyperparameters"]["EPOCHS"] + 1))
-    assert not checkpoints(), "a complete run leaves none"
     return record
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS[1:], ids=[path.stem for path in NOTEBOOKS[1:]])
-def test_notebook_runs_on_the_stand_in(path, run):
-    record = run(path, DATA_ROOT=STAND_IN)
-    assert all(name.startswith(STAND_IN) for name in (record["data_fingerprint"], *record["class_names"]))
-    assert record["resumed"] is False
+def test_pytorch_notebooks_run_on_the_stand_in(run):
+    with ThreadPoolExecutor() as side_by_side:
+        for record in side_by_side.map(lambda path: run(path, DATA_ROOT=STAND_IN), NOTEBOOKS[1:]):
+            assert all(name.startswith(STAND_IN) for name in (record["data_fingerprint"], *record["class_names"]))
+            assert record["resumed"] is False
 
 
-@each_notebook
-def test_notebook_runs_on_real_images(path, run, cifar):
+def test_notebooks_run_on_real_images(run, cifar):
     """A subset of CIFAR-10, where it can be found, with other values than the profile's."""
-    record = run(path, TRAIN_IMAGES=1_000, TEST_IMAGES=500, EPOCHS=3)
-    assert (record["data"], record["train_images"], record["seed"]) == ("CIFAR-10", 1_000, SEED)
-    assert (record["resumed"], len(record["history"])) == (False, 3)
+    values = {"TRAIN_IMAGES": 1_000, "TEST_IMAGES": 500, "EPOCHS": 3}
+    with ThreadPoolExecutor(2) as side_by_side:
+        for record in side_by_side.map(lambda path: run(path, **values), NOTEBOOKS):
+            assert (record["data"], record["train_images"], record["seed"]) == ("CIFAR-10", 1_000, SEED)
+            assert (record["resumed"], len(record["history"])) == (False, 3)
 
 
 def test_keras_notebook_runs_on_the_stand_in_and_carries_on_after_a_kill(run, output, tmp_path):
