@@ -160,10 +160,6 @@ def execute(source: Path, target: Path, values: dict[str, object]) -> None:
             with open(log, "wb") as file:  # what TensorFlow and CUDA say past Python would break the one line
                 await super().start_kernel(stdout=file, stderr=file, **named)
 
-        async def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:
-            await self.interrupt_kernel()  # after Ctrl-C the cell ends as with Jupyter's stop button
-            await super().shutdown_kernel(now, restart)
-
     log = target.with_suffix(".log")
     cells = json.loads(source.read_text(encoding="utf-8"))["cells"]
     progress = Progress(source.stem, sum(cell["cell_type"] == "code" for cell in cells) + bool(values))

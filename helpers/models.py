@@ -36,7 +36,7 @@ class Residual(nn.Module):
 
 
 class Block(nn.Sequential):
-    """(n, inputs, s, s) -> (n, outputs, s // 2, s // 2)"""
+    """(n, inputs, s, s) -> (n, outputs, s // 2, s // 2), or one less where there is no padding"""
 
     def __init__(self, inputs, outputs, padding=1, shortcut=True, dropout=0.0):
         super().__init__(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import re
-import signal
 import subprocess
 import sys
 
@@ -143,6 +142,10 @@ def test_damaged_archive_is_named_and_left(shelf, content):
     assert [path.name for path in shelf.iterdir()] == [ARCHIVE]
 
 
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+
 def test_command_says_where_or_prints_one_error(shelf, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["helpers.data", "--check", "--root", str(shelf)])
     assert data.main() == 1
@@ -151,7 +154,7 @@ def test_command_says_where_or_prints_one_error(shelf, monkeypatch, capsys):
     assert data.main() == 0
     assert "official, SHA-256 checked; from the folder you named\nsha256:" in (out := capsys.readouterr().out)
     assert f"\nWhere: {folder}\n" in out
-    monkeypatch.setattr(data, "from_arrays", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(data, "from_arrays", interrupted)
     assert data.main() == 130
 
 

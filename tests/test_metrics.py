@@ -100,9 +100,6 @@ def test_shapes_that_do_not_fit_are_refused(logits, labels, shapes):
             score(logits, labels, *more)
 
 
-# ----------------------------------------------------------------------------------------- confusions
-
-
 def test_confused_pairs_of_a_hand_worked_matrix():
     pairs = metrics.confused_pairs([[90, 7, 3], [1, 95, 4], [5, 5, 90]], NAMES)
     assert pairs.to_dict("list") == {
