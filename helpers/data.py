@@ -34,7 +34,6 @@ FILE_MD5 = {  # as published with the data set
     "data_batch_1": "c99cafc152244af753f735de768cd75f", "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
     "data_batch_3": "54ebc095f3ab1f0389bbae665268c751", "data_batch_4": "634d18415352ddfa80567beed471001a",
     "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb", "test_batch": "40351d587109b95175f43aff81a1287e",
-    "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
 }  # fmt: skip
 ARRAY_SHA256 = {  # of the raw bytes: images NHWC uint8, labels uint8
     "train_images": "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
@@ -83,10 +82,9 @@ class Cifar10:
 
     def __repr__(self) -> str:
         what = f"train {self.train_images.shape}, test {self.test_images.shape}, {self.train_images.dtype}"
-        other = (
-            "NOT CIFAR-10: drawn shapes for places without the data" if self.is_stand_in else "NOT the official arrays"
-        )
-        kind = "official, SHA-256 checked" if self.official else other
+        kind = "official, SHA-256 checked" if self.official else "NOT the official arrays"
+        if self.is_stand_in:
+            kind = "NOT CIFAR-10: drawn shapes for places without the data"
         return f"{self.name}: {what}; {kind}; from {self.source}"
 
 
@@ -233,9 +231,8 @@ def from_arrays(train_images, train_labels, test_images, test_labels, *, class_n
         if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
             raise DataError(f"{part} labels are {labels.dtype} {labels.shape}: expected integers ({len(images)},)")
         if labels.size and not 0 <= labels.min() <= labels.max() < len(class_names):
-            raise DataError(
-                f"{part} labels run from {labels.min()} to {labels.max()}: expected 0 to {len(class_names) - 1}"
-            )
+            last = len(class_names) - 1
+            raise DataError(f"{part} labels run from {labels.min()} to {labels.max()}: expected 0 to {last}")
         arrays |= {f"{part}_images": images, f"{part}_labels": labels.astype(np.uint8)}
     with ThreadPoolExecutor() as pool:
         hashes = dict(zip(arrays, pool.map(lambda array: hashlib.sha256(array.data).hexdigest(), arrays.values())))
@@ -257,10 +254,8 @@ def split(labels: np.ndarray, *, validation_size: int, seed: int = 0) -> tuple[n
     labels: (n,) integers. Raises InputError unless 0 <= validation_size < n.
     """
     if not 0 <= validation_size < len(labels):
-        raise InputError(
-            f"validation size {validation_size:,} does not fit: expected 0 to {len(labels) - 1:,} "
-            f"of the {len(labels):,} training images"
-        )
+        expected = f"0 to {len(labels) - 1:,} of the {len(labels):,} training images"
+        raise InputError(f"validation size {validation_size:,} does not fit: expected {expected}")
     validation = subset(labels, size=validation_size, seed=seed)
     return np.setdiff1d(np.arange(len(labels)), validation, assume_unique=True), validation
 
