@@ -1,6 +1,6 @@
 """Run the notebooks: one line says where they are; tidy copies, their HTML and the comparison table are what stays.
 
-`python run.py` calls `parse` before it installs anything, so only the standard library is imported up here.
+`python run.py` calls `parse` before it installs anything, so nothing is imported up here that needs an installation.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 from helpers.files import REPOSITORY, STAND_IN, InputError, duration, first_line, write_text
+from helpers.profiles import PROFILES
 
 NOTEBOOKS = {"1": "1_EDA_CIFAR10.ipynb", "2": "2_Model_Training_CNN.ipynb", "3": "3_Model_Training_ResNet.ipynb"}
 STARTED_IN = Path.cwd()  # the person's folder: what is named on the command line, and shown, is relative to it
@@ -36,7 +37,7 @@ def parse(words: list[str], about: str = __doc__) -> argparse.Namespace:
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("run.py", argparse.SUPPRESS, about, formatter_class=layout, allow_abbrev=False)
     add = parser.add_argument
-    add("--profile", choices=("full", "quick", "smoke"), help="default: full with a GPU, else quick")
+    add("--profile", choices=PROFILES, help="default: full with a GPU, else quick")
     add("--data", metavar="DIR", help='where CIFAR-10 is, or "stand-in" to do without it')
     add("--notebooks", nargs="+", action="extend", metavar="N", choices=NOTEBOOKS, help="default: 1 2 3")
     add("--set", nargs="+", action="extend", metavar="NAME=VALUE", default=[], help="other values of their parameters")
@@ -121,7 +122,7 @@ class Progress(io.TextIOBase):
     def __init__(self, name: str, cells: int):
         self.name, self.cell, self.cells, self.heading, self.code, self.printed = name, 0, cells, "", "", ""
         self.began, self.next = time.monotonic(), 0.0
-        self.show(f"{name}: starting", last=not sys.stdout.isatty())
+        self.show("starting", last=not sys.stdout.isatty())
 
     def __str__(self) -> str:
         bars = re.findall(r"(?:^|[\r\n])([^\r\n]*?\d%)", self.printed)  # a line's first per cent
@@ -134,17 +135,18 @@ class Progress(io.TextIOBase):
         elif cell.cell_type == "code":
             self.cell, self.printed = self.cell + 1, ""
             self.code = (re.findall(r"^\s*([^\s#%].*)", cell.source, re.MULTILINE) or [""])[0]
-            self.show(f"{self.name}: {self}")
+            self.show()
 
     def write(self, text: str) -> None:
         self.printed = (self.printed + text)[-2_000:]
-        self.show(f"{self.name}: {self}")
+        self.show()
 
-    def show(self, text: str, *, last: bool = False) -> None:
+    def show(self, state: str = "", *, last: bool = False) -> None:
         now, terminal = time.monotonic(), sys.stdout.isatty()
         if now >= self.next or last:
             self.next = now + (REFRESH if terminal else INTERVAL)
-            room, text = shutil.get_terminal_size().columns - 1, f"{text}, {duration(now - self.began)}"
+            text = f"{self.name}: {state or self}, {duration(now - self.began)}"
+            room = shutil.get_terminal_size().columns - 1
             print(f"\r{text[:room]:{room}}" if terminal else text, end="\n" if last or not terminal else "", flush=True)
 
 
@@ -180,7 +182,7 @@ def execute(source: Path, target: Path, values: dict[str, object]) -> None:
         died = "its process died, most often because memory ran out"
         cause = f"{died if 'Kernel died' in str(error) else first_line(error)} (log: {shown(log)})."
     ended = f"stopped in {progress}" if stopped else "failed" if cause else f"all {progress.cells} cells ran"
-    progress.show(f"{source.stem}: {ended}", last=True)
+    progress.show(ended, last=True)
     kept = keep(target) if target.exists() else "Nothing was executed."
     if stopped:
         raise KeyboardInterrupt(f"{kept} Run the same command again: training goes on from its last finished epoch.")

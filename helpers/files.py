@@ -27,13 +27,14 @@ class InputError(ValueError):
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, ending: str = "") -> Iterator[Path]:
     """A name beside `path` to write to, moved to `path` at the end; after an error `path` is as it was.
 
     The folder of `path` is made if it is missing. The content is on the disk before the move.
+    ending: of that name, for a writer that insists on one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part{ending}")
     try:
         yield part
         with open(part, "r+b") as file:

@@ -5,7 +5,6 @@ Only notebook 1 imports this module: it imports Keras, and with it TensorFlow ($
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
@@ -20,7 +19,7 @@ from safetensors.numpy import load_file
 from tqdm import tqdm
 
 from helpers import weights
-from helpers.files import REPOSITORY, InputError, first_line, relative
+from helpers.files import REPOSITORY, InputError, first_line, relative, replacing
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 standard_error = os.dup(2)
@@ -115,18 +114,13 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs):
         self.rows.append({"epoch": epoch} | logs)
-        part = self.path.with_name(f"{os.getpid()}.{self.path.name}")  # Keras insists on the ending
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.model.save_weights(part)
-            with h5py.File(part, "a") as file:
-                file.attrs["history"] = json.dumps(self.rows)
-            os.replace(part, self.path)
+            with replacing(self.path, ending=".weights.h5") as part:
+                self.model.save_weights(part)
+                with h5py.File(part, "a") as file:
+                    file.attrs["history"] = json.dumps(self.rows)
         except OSError as error:
             print(f"\nEpoch {epoch + 1} was not saved ({first_line(error)}); training goes on without it.")
-        finally:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
 
 
 def checkpoint(name: str, model: keras.Model, settings: object) -> Checkpoint:

@@ -18,10 +18,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
 
+from helpers import records
 from helpers.figures import COLORS, MARKERS, short
 from helpers.figures import save as save
 from helpers.figures import use as use
-from helpers.records import MODELS
 
 
 def _headed(title: str, rows: int = 1, columns: int = 1, **options) -> tuple[Figure, np.ndarray]:
@@ -268,11 +268,11 @@ def model_comparison(groups: list[list[dict]], claims: dict[str, tuple[float, fl
     handles = []
     for group in groups:
         key = group[0]["model"]
-        place = [*MODELS, key].index(key)  # a model keeps its colour, whichever others are there
+        place = [*records.MODELS, key].index(key)  # a model keeps its colour, whichever others are there
         accuracy = np.mean([r["test"]["accuracy"] for r in group])
         bounds = np.mean([r["test"]["accuracy_interval_95"] for r in group], axis=0)
         minutes = np.mean([r["train_seconds"] for r in group]) / 60
-        style, label = {"color": COLORS[place], "markersize": 9}, f"{MODELS.get(key, key)}: {accuracy:.1%}"
+        style, label = {"color": COLORS[place], "markersize": 9}, f"{records.title(group[0])}: {accuracy:.1%}"
         for ax, mine in zip(axes, (group[0]["parameter_count"] / 1e6, minutes)):
             bar = ax.errorbar(mine, accuracy, np.abs(bounds - accuracy)[:, None], fmt=MARKERS[place], capsize=4,
                               label=f"{label} ({group[0]['profile']})", **style)  # fmt: skip

@@ -79,6 +79,11 @@ def write(run: dict, *, history: pd.DataFrame, test: dict, device: str, precisio
     return path
 
 
+def title(record: dict) -> str:
+    """The model's name for people."""
+    return MODELS.get(record["model"], record["model"])
+
+
 def weights_path(record: Path) -> Path:
     """Where the weights of the run with this record go: weights/ beside results/."""
     return record.parents[1] / "weights" / f"{record.stem}.safetensors"

@@ -18,7 +18,7 @@ import pandas as pd
 from helpers.files import REPOSITORY, InputError, write_text
 from helpers.metrics import accuracy_interval, error_sentence
 from helpers.profiles import PROFILES
-from helpers.records import MODELS, load
+from helpers.records import load, title
 
 NOTEBOOKS_WITH_MODELS = ("2_Model_Training_CNN.ipynb", "3_Model_Training_ResNet.ipynb")
 MODELS_HEADER = '''"""The networks of notebooks 2 and 3, for everything else to import.
@@ -59,7 +59,7 @@ def comparison_table(records: list[dict], speed: dict[str, dict] | None = None) 
         spread = f" ± {100 * np.std(tests, ddof=1):.2f} ({len(tests)} seeds)" if len(tests) > 1 else " (one run)"
         measured = (speed or {}).get(first["model"], {})
         rows.append({
-            "model": MODELS.get(first["model"], first["model"]),
+            "model": title(first),
             "profile": first["profile"],
             "data": first["data"],
             "test accuracy": f"{np.mean(tests):.2%}{spread}",
@@ -101,7 +101,7 @@ def record_sections(records: list[dict], speed: dict[str, dict]) -> dict[str, st
     groups = headline(records)
     if not groups:
         return dict.fromkeys(("comparison", "per-class", "findings", "errors"), "No records yet: `python run.py`.")
-    named = {MODELS.get(group[0]["model"], group[0]["model"]): group for group in groups}
+    named = {title(group[0]): group for group in groups}
     table = comparison_table(records, speed).drop(columns=["data", "profile"])
     if speed.keys() >= {group[0]["model"] for group in groups}:
         table = table.assign(**{"best for": best_for(groups, speed)})
@@ -126,10 +126,7 @@ def _quick_note(records: list[dict]) -> str:
     """What the quick profile gave, for models whose row is the full one."""
     full = {group[0]["model"] for group in headline(records) if group[0]["profile"] == "full"}
     quick = headline([r for r in records if r["profile"] == "quick" and r["model"] in full])
-    said = [
-        f"{MODELS.get(r['model'], r['model'])} {r['test']['accuracy']:.2%} in {r['train_seconds'] / 60:.1f} min"
-        for r, *_ in quick
-    ]
+    said = [f"{title(r)} {r['test']['accuracy']:.2%} in {r['train_seconds'] / 60:.1f} min" for r, *_ in quick]
     note = "one run each (they compare budgets, not architectures)"
     return f"\n\nThe quick profile, on {quick[-1][0]['device']}: {', '.join(said)}, {note}." if said else ""
 
@@ -159,7 +156,7 @@ def sections(folder: Path) -> dict[str, str]:
     speed = {row["model"]: row for row in saved.get("inference", {}).get("measurements", [])}
     found = record_sections(load(folder), speed)
     earlier = [{
-        "model": MODELS.get(r["model"], r["model"]),
+        "model": title(r),
         "test accuracy": f"{r['test']['accuracy']:.2%}",
         "epochs": len(r["history"]),
         "training": f"{r['train_seconds'] / 60:.1f} min",

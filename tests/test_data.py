@@ -7,6 +7,7 @@ import pickle
 import re
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -142,10 +143,6 @@ def test_damaged_archive_is_named_and_left(shelf, content):
     assert [path.name for path in shelf.iterdir()] == [ARCHIVE]
 
 
-def interrupted(*_, **__):
-    raise KeyboardInterrupt
-
-
 def test_command_says_where_or_prints_one_error(shelf, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["helpers.data", "--check", "--root", str(shelf)])
     assert data.main() == 1
@@ -154,7 +151,7 @@ def test_command_says_where_or_prints_one_error(shelf, monkeypatch, capsys):
     assert data.main() == 0
     assert "official, SHA-256 checked; from the folder you named\nsha256:" in (out := capsys.readouterr().out)
     assert f"\nWhere: {folder}\n" in out
-    monkeypatch.setattr(data, "from_arrays", interrupted)
+    monkeypatch.setattr(data, "from_arrays", Mock(side_effect=KeyboardInterrupt))
     assert data.main() == 130
 
 
