@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from helpers.files import REPOSITORY, InputError, first_line, relative, replacing
+from helpers.files import REPOSITORY, InputError, count, first_line, relative, replacing
 from helpers.weights import architecture
 
 
@@ -22,7 +22,7 @@ class CheckpointError(InputError):
 
 
 def checkpoint_path(name: str, model: nn.Module, settings: dict) -> Path:
-    """runs/checkpoints/<name>-<hash>.pt: another model or other settings get another file, so they start afresh."""
+    """runs/checkpoints/<name>-<hash>.pt: another model or other settings have another file, so they start afresh."""
     content = json.dumps([architecture(model), settings], sort_keys=True, default=str)
     return REPOSITORY / "runs" / "checkpoints" / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}.pt"
 
@@ -33,8 +33,8 @@ def forget(checkpoint: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def save(checkpoint: Path, state: dict, settings: dict, history: list[dict]) -> None:
-    """Write `state` (name -> what has a state_dict), completely or not at all.
+def save(checkpoint: Path, state: dict, settings: dict, history: list[dict]) -> bool:
+    """Write `state` (name -> what has a state_dict), completely or not at all, and say whether it is there.
 
     A full disk or a read-only folder costs the checkpoint, not the run: it is said in a line.
     """
@@ -44,9 +44,12 @@ def save(checkpoint: Path, state: dict, settings: dict, history: list[dict]) -> 
     try:
         with replacing(checkpoint) as part:
             torch.save(content, part)
+        return True
     except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
         why = f"{first_line(error)}, {relative(checkpoint)}"
-        print(f"\nEpoch {len(history)} was not saved ({why}); training goes on without it.")
+        what = f"Epoch {len(history)}" if history else "The start"
+        print(f"\n{what} was not saved ({why}); training goes on without it.")
+        return False
 
 
 def resume(checkpoint: Path, state: dict, settings: dict) -> list[dict]:
@@ -71,8 +74,10 @@ def resume(checkpoint: Path, state: dict, settings: dict) -> list[dict]:
     torch.set_rng_state(saved["random"])
     if saved["cuda"] and len(saved["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(saved["cuda"])
-    done = f"{len(saved['history'])} of {settings['epochs']} epochs are done"
-    print(f"Resumed from {relative(checkpoint)}: {done}. Delete it to start afresh.")
+    if saved["history"]:
+        done = f"{len(saved['history'])} of {count(settings['epochs'], 'epoch')}"
+        print(f"Resumed: {done} are done. To start afresh, delete")
+        print(relative(checkpoint))
     return saved["history"]
 
 

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from helpers.files import REPOSITORY, STAND_IN, InputError, duration, first_line, write_text
-from helpers.profiles import PROFILES
+from helpers.profiles import PROFILES, check
 
 NOTEBOOKS = {"1": "1_EDA_CIFAR10.ipynb", "2": "2_Model_Training_CNN.ipynb", "3": "3_Model_Training_ResNet.ipynb"}
 STARTED_IN = Path.cwd()  # the person's folder: what is named on the command line, and shown, is relative to it
@@ -86,8 +86,11 @@ def assign(settings: list[str], known: dict[Path, list[str]]) -> dict[Path, dict
             value = {"true": True, "false": False}.get(text.lower(), text)
         try:
             values[name] = json.loads(json.dumps(value))  # what papermill can write; a tuple becomes a list
+            check(name, values[name])
         except TypeError:
             refuse(f"--set {word}: expected a number, text, True, False, None, a list or a dict.")
+        except InputError as error:
+            refuse(f"--set {word}: {error}")
     return {path: {name: values[name] for name in names if name in values} for path, names in known.items()}
 
 

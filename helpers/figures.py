@@ -5,14 +5,19 @@ Colours: M. Okabe and K. Ito, "Color Universal Design", 2008; heat maps use civi
 
 from __future__ import annotations
 
+import textwrap
+
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import seaborn as sns
+from IPython import get_ipython
+from IPython.display import display
 from matplotlib import patheffects
 from matplotlib.figure import Figure
 
 from helpers.data import Cifar10
 from helpers.files import STAND_IN, output_folder, relative
-from helpers.records import own_folder
+from helpers.records import differences, own_folder
 
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442", "#7F7F7F", "#8B5A2B"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*", "<", ">"]  # classes differ in shape as well as in colour
@@ -27,6 +32,7 @@ def use(cifar: Cifar10, run: dict) -> None:
     """
     global _run
     _run = run
+    mpl.rcdefaults()  # whatever the person's matplotlibrc says
     sns.set_theme(style="ticks", palette=COLORS)
     mpl.rcParams.update({
         "figure.dpi": 80, "savefig.dpi": 130, "figure.constrained_layout.use": True, "savefig.facecolor": "white",
@@ -42,10 +48,19 @@ def use(cifar: Cifar10, run: dict) -> None:
 
 
 def save(fig: Figure, name: str) -> None:
-    """Save as <name>.png in Images/ or the run's own folder, watermarked for the stand-in.
+    """Save as <name>.png in Images/ or the run's own folder, and show it, with its title as alternative text.
 
-    A full disk or a read-only folder costs the file, not the run: it is said in a line.
+    The title of a run unlike its record says what differs; the stand-in's figures are watermarked. A full disk or a
+    read-only folder costs the file, not the run: it is said in a line.
     """
+    title = fig.get_suptitle() or fig.axes[0].get_title(loc="left")
+    note = ", ".join(key if key == "architecture" else f"{key} = {value}" for key, value in differences(_run).items())
+    if note and note not in title:
+        title = f"{title}\n" + textwrap.fill(f"({note})", int(9 * fig.get_figwidth()))
+        if fig.get_suptitle():
+            fig.suptitle(title, x=0.01, ha="left")
+        else:
+            fig.axes[0].set_title(title)
     if _run.get("data") == STAND_IN and WATERMARK not in [text.get_text() for text in fig.texts]:
         mark = fig.text(0.5, 0.5, WATERMARK, rotation=20, ha="center", va="center", fontsize=26,
                         color="#D55E00", alpha=0.5, weight="bold", zorder=1000)  # fmt: skip
@@ -56,7 +71,10 @@ def save(fig: Figure, name: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         fig.savefig(folder / f"{name}.png")
     except OSError as error:
-        print(f"{relative(folder / name)}.png was not saved ({error.strerror}); the figure below is unaffected.")
+        print(f"{relative(folder / name)}.png was not saved ({error.strerror}); the figure is unaffected.")
+    if get_ipython() is not None:
+        display(fig, metadata={"image/png": {"alt": " ".join(title.split())}})
+        plt.close(fig)  # or Jupyter would show it once more
 
 
 def short(class_names: tuple[str, ...]) -> list[str]:

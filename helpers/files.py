@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import textwrap
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,23 @@ class InputError(ValueError):
     def _render_traceback_(self) -> list[str]:
         """In Jupyter: the message alone, since the mistake is not in the code that a traceback would show."""
         return [f"{type(self).__name__}: {self}"]
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C, or Jupyter's ■ button, in a training; the message says what is saved and how to carry on.
+
+    epoch: in which it came, of `epochs`; saved: how many are on the disk, None for not even the start.
+    """
+
+    def __init__(self, epoch: int, epochs: int, saved: int | None):
+        carry_on = "run this cell again to begin anew"
+        if saved is None:
+            carry_on = "nothing is saved: run again from the cell with `model = ...` on"
+        elif saved:
+            carry_on = f"saved: {saved} of {count(epochs, 'epoch')}. Run this cell again to carry on"
+        super().__init__(f"training stopped in epoch {epoch}; {carry_on}.")
+
+    _render_traceback_ = InputError._render_traceback_
 
 
 @contextlib.contextmanager
@@ -72,6 +90,16 @@ def relative(path: Path) -> str:
 def first_line(error: BaseException) -> str:
     """The system's words for what went wrong, or the first line of the message, or the kind of error."""
     return getattr(error, "strerror", None) or (str(error) or type(error).__name__).splitlines()[0]
+
+
+def say(text: str) -> None:
+    """Print in lines that a notebook shows in full, on a page, too."""
+    print(textwrap.fill(text, 96))
+
+
+def count(number: int, what: str) -> str:
+    """ "1 epoch", "2 epochs"."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def duration(seconds: float) -> str:

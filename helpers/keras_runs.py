@@ -5,11 +5,14 @@ Only notebook 1 imports this module: it imports Keras, and with it TensorFlow ($
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import sys
 import time
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -18,8 +21,9 @@ import pandas as pd
 from safetensors.numpy import load_file
 from tqdm import tqdm
 
-from helpers import weights
-from helpers.files import REPOSITORY, InputError, first_line, relative, replacing
+from helpers import cells, weights
+from helpers.files import REPOSITORY, InputError, Stopped, count, first_line, relative, replacing
+from helpers.records import TRAINED
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 standard_error = os.dup(2)
@@ -37,6 +41,9 @@ with open(os.devnull, "w") as nowhere:  # where TensorFlow's start-up messages m
     finally:
         os.dup2(standard_error, 2)
         os.close(standard_error)
+keras.config.set_image_data_format("channels_last")  # whatever the person's ~/.keras/keras.json says
+keras.config.set_floatx("float32")
+keras.config.set_epsilon(1e-7)
 
 
 def choose_precision(gpu: bool, tries: int = 10) -> tuple[str, float]:
@@ -60,18 +67,21 @@ def choose_precision(gpu: bool, tries: int = 10) -> tuple[str, float]:
 
 
 class Progress(keras.callbacks.Callback):
-    """A bar with the time left; the seconds of training and the learning rate of each epoch go into the history."""
+    """A bar with the time left; the seconds of training and the learning rate of each epoch go into the history.
+
+    Raises InputError for a loss that is no longer finite.
+    """
 
     def __init__(self, label: str):
         super().__init__()
-        self.label = label
+        self.label, self.epoch, self.bar = label, 0, None
 
     def on_train_begin(self, logs=None):
         total = self.params["epochs"] * self.params["steps"]
         self.bar = tqdm(total=total, desc=self.label, unit="step", file=sys.stdout, ncols=96, mininterval=0.5)
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.bar.n = epoch * self.params["steps"]  # further than zero after a resume
+        self.epoch, self.bar.n = epoch, epoch * self.params["steps"]  # further than zero after a resume
         self.start = time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):
@@ -80,9 +90,25 @@ class Progress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs):
         logs |= {"seconds": self.end - self.start, "learning_rate": float(self.model.optimizer.learning_rate)}
+        if not math.isfinite(logs["loss"]):
+            raise InputError(f"the training loss is {logs['loss']} in epoch {epoch + 1}: try a lower LEARNING_RATE.")
 
-    def on_train_end(self, logs=None):
-        self.bar.close()
+
+@contextlib.contextmanager
+def progress(label: str, checkpoint: Checkpoint | None = None) -> Iterator[list[keras.callbacks.Callback]]:
+    """The callbacks of a training, for the time that it takes: its bar, and its checkpoint if there is one.
+
+    Raises Stopped at Ctrl-C, in one line.
+    """
+    bar = Progress(label)
+    try:
+        yield [bar, *([checkpoint] if checkpoint else [])]
+    except KeyboardInterrupt:
+        saved = len(checkpoint.rows) if checkpoint and checkpoint.path.exists() else 0
+        raise Stopped(bar.epoch + 1, bar.params["epochs"], saved) from None
+    finally:
+        if bar.bar is not None:
+            bar.bar.close()
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -96,8 +122,8 @@ class Checkpoint(keras.callbacks.Callback):
         super().__init__()
         self.path, self.rows, self.resumed = path, [], False
 
-    def load(self, model: keras.Model) -> int:
-        """Carry on from the file, if there is one; returns how many epochs are done."""
+    def load(self, model: keras.Model, epochs: int) -> int:
+        """Carry on from the file, if there is one; returns how many of the epochs are done."""
         if self.path.exists():
             model.optimizer.build(model.trainable_variables)
             try:
@@ -109,7 +135,8 @@ class Checkpoint(keras.callbacks.Callback):
                 raise InputError(
                     f"{relative(self.path)} cannot be read ({reason}). Delete it to start afresh."
                 ) from None
-            print(f"Resumed from {relative(self.path)}: {len(self.rows)} epochs are done. Delete it to start afresh.")
+            done = f"{len(self.rows)} of {count(epochs, 'epoch')}"
+            print(f"Resumed: {done} are done. To start afresh, delete\n{relative(self.path)}")
         return len(self.rows)
 
     def on_epoch_end(self, epoch, logs):
@@ -124,16 +151,30 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 def checkpoint(name: str, model: keras.Model, settings: object) -> Checkpoint:
-    """In runs/checkpoints/<name>-<hash>.weights.h5: another model or other settings have another file."""
+    """In runs/checkpoints/<name>-<hash>.weights.h5: another model or other settings have another file.
+
+    The notebook's training begins here: what it has of an earlier one is dropped.
+    """
+    cells.drop(*TRAINED)
     digest = zlib.crc32(repr((settings, architecture(model))).encode())
     return Checkpoint(REPOSITORY / "runs" / "checkpoints" / f"{name}-{digest:08x}.weights.h5")
 
 
 def architecture(model: keras.Model) -> str:
     """Eight hexadecimal digits that change with the layers' configurations, but for names, seeds and types."""
-    configurations = [layer.get_config() for layer in model.layers]
-    configurations = [{k: v for k, v in c.items() if k not in ("name", "seed", "dtype")} for c in configurations]
-    return f"{zlib.crc32(repr(configurations).encode()):08x}"
+
+    def configurations(layers: list) -> list:
+        named = [configurations(one.layers) if hasattr(one, "layers") else one.get_config() for one in layers]
+        return [c if isinstance(c, list) else {k: v for k, v in c.items() if k not in ("name", "seed", "dtype")}
+                for c in named]  # fmt: skip
+
+    return f"{zlib.crc32(repr(configurations(model.layers)).encode()):08x}"
+
+
+def description(model: keras.Model) -> dict:
+    """`architecture`, and in words: "layers", one a line."""
+    layers = [f"{type(one).__name__} {one.output.shape[1:]}, {one.count_params()} parameters" for one in model.layers]
+    return {"architecture": architecture(model), "layers": layers}
 
 
 def history_table(rows: list[dict] | dict[str, list]) -> pd.DataFrame:

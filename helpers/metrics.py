@@ -20,6 +20,19 @@ def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def packed(correct: np.ndarray) -> str:
+    """(n,) bool, in hexadecimal digits: which images are right, small enough for a record."""
+    return np.packbits(correct).tobytes().hex()
+
+
+def paired(ours: str, theirs: str) -> tuple[int, int, float]:
+    """Of two `packed` answers to the same images: how many only ours has right, and only theirs, and how likely chance
+    alone sets them at least as far apart (McNemar's test, 1947, in its exact form)."""
+    a, b = (np.unpackbits(np.frombuffer(bytes.fromhex(digits), np.uint8)).astype(bool) for digits in (ours, theirs))
+    won, lost = int((a & ~b).sum()), int((b & ~a).sum())
+    return won, lost, float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
+
+
 def summary(logits: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> dict:
     """The `test` object of a record: every score of one evaluation, as plain numbers and lists.
 

@@ -36,11 +36,12 @@ class Residual(nn.Module):
 
 
 class Block(nn.Sequential):
-    """(n, inputs, s, s) -> (n, outputs, s // 2, s // 2), or one less where there is no padding"""
+    """(n, inputs, s, s) -> (n, outputs, s // 2, s // 2), or one less without padding"""
 
     def __init__(self, inputs, outputs, padding=1, shortcut=True, dropout=0.0):
         super().__init__(
-            convolution(inputs, outputs, padding), nn.MaxPool2d(2), BatchNorm(outputs), nn.GELU(),
+            convolution(inputs, outputs, padding), nn.MaxPool2d(2),
+            BatchNorm(outputs), nn.GELU(),
             Residual(outputs, shortcut), nn.Dropout(dropout),
         )
 
@@ -54,7 +55,9 @@ class CustomCNN(nn.Sequential):
         head = nn.Linear(c, classes, bias=False)
         nn.init.normal_(head.weight, std=0.004)
         super().__init__(
-            Block(3, a, padding=0, **settings), Block(a, b, **settings), Block(b, c, **settings),
+            Block(3, a, padding=0, **settings),
+            Block(a, b, **settings),
+            Block(b, c, **settings),
             nn.AdaptiveMaxPool2d(1), nn.Flatten(), head,
         )
 
@@ -64,7 +67,9 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, inputs, outputs, stride=1, skip=True):
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, kernel_size=3, stride=stride, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(
+            inputs, outputs, kernel_size=3, stride=stride, padding=1, bias=False
+        )
         self.bn1 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, kernel_size=3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
@@ -72,7 +77,8 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Identity()
         if skip and (stride != 1 or inputs != outputs):
             self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False), nn.BatchNorm2d(outputs)
+                nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False),
+                nn.BatchNorm2d(outputs),
             )
 
     def forward(self, x):
@@ -81,12 +87,16 @@ class ResidualBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """(n, 3, s, s) normalised images -> (n, classes) logits; blocks: how many in each of the four stages"""
+    """(n, 3, s, s) normalised images -> (n, classes) logits
+
+    blocks: how many in each of the four stages
+    """
 
     def __init__(self, blocks=(2, 2, 2, 2), width=64, classes=10, skip=True):
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv2d(3, width, kernel_size=3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+            nn.Conv2d(3, width, kernel_size=3, padding=1, bias=False),
+            nn.BatchNorm2d(width), nn.ReLU(),
         )
         stages, inputs = [], width
         for stage, count in enumerate(blocks):

@@ -179,10 +179,10 @@ def class_scores(table: pd.DataFrame, title: str) -> Figure:
 # ------------------------------------------------------------------------------------------ networks
 
 
-def feature_map_stacks(sides: list[int], widths: list[int], title: str, classes: int = 10) -> Figure:
+def feature_map_stacks(maps: list[tuple], title: str, classes: int = 10) -> Figure:
     """Notebook 2's network: each slab a stack of feature maps, as high as the map and as thick as it has channels.
 
-    sides, widths: pixels and channels behind each block.
+    maps: of each block, the pixels and channels behind it, and its layers, which are named above the arrow.
     """
     fig, ax = plt.subplots(figsize=(11, 3.9))
 
@@ -202,16 +202,23 @@ def feature_map_stacks(sides: list[int], widths: list[int], title: str, classes:
         ax.text(right + 0.8, 0.15, label, ha="center", va="bottom", fontsize=9, color="0.3")
 
     right = slab(0, 32, 3, "0.55", "image\n32×32×3")
-    for number, (side, width) in enumerate(zip(sides, widths)):
-        arrow(1.5, "conv 3×3\nmax-pool\nresidual")
-        right = slab(right + 1.6, side, width, COLORS[number], f"block {number + 1}\n{side}×{side}×{width}")
-    pooled = f"max over {sides[-1]}×{sides[-1]}\n{widths[-1]}"
-    for label, depth in ((pooled, widths[-1]), (f"linear\n{classes} logits", classes)):
+    for number, (side, width, layers) in enumerate(maps):
+        arrow(1.5, "\n".join(filter(None, map(_layer_name, layers))))
+        right = slab(right + 1.6, side, width, COLORS[number % 4], f"block {number + 1}\n{side}×{side}×{width}")
+    for label, depth in ((f"max over {side}×{side}\n{width}", width), (f"linear\n{classes} logits", classes)):
         arrow(0.9)
         right = slab(right + 1.0, 2, depth, COLORS[4], label)
     ax.set(xlim=(-0.3, right + 0.2), ylim=(-2.9, 2.5), aspect="equal", title=title)
     ax.set_axis_off()
     return fig
+
+
+def _layer_name(layer) -> str:
+    """In a word or two; "" for those that only steady the others."""
+    name = type(layer).__name__
+    if name == "Conv2d":
+        return "conv {}×{}".format(*layer.kernel_size)
+    return "" if "Norm" in name or "Dropout" in name else {"MaxPool2d": "max-pool"}.get(name, name)
 
 
 def gradient_sizes(sizes: dict[tuple, list[float]], losses: dict[tuple, list[float]], title: str) -> Figure:

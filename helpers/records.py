@@ -1,6 +1,7 @@
 """One record a run, in results/, and the folders that runs unlike their record have for themselves.
 
     run = records.begin("custom_cnn", "2_Model_Training_CNN.ipynb", PROFILE, SEED, hyperparameters, cifar)
+    records.built(run, **weights.description(model))
     ...                                     # train, test
     path = records.write(run, history=history, test=metrics.summary(...), device="cpu", precision="float32")
 
@@ -22,19 +23,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from helpers import cells, profiles
 from helpers.data import Cifar10
 from helpers.files import REPOSITORY, STAND_IN, InputError, output_folder, relative, write_text
 from helpers.profiles import PROFILES
 
 MODELS = {"keras_baseline": "Keras baseline", "custom_cnn": "Custom CNN", "resnet18": "ResNet-18"}
 LONGEST_NAME = 100  # characters of a folder's
+TRAINED = ("history", "logits", "labels")  # what a notebook has of a network's training and test
+_begun: dict = {}  # the notebook's run
 
 
 def begin(model: str, notebook: str, profile: str, seed: int, hyperparameters: dict, cifar: Cifar10) -> dict:
     """What is known of a run before it trains: the beginning of its record. Says where its outputs will go.
 
-    Add "architecture" as soon as the model is built: another one than the record's counts as a difference.
+    What the notebook made for a run before, of other values or data, refuses to be used from now on.
     """
+    profiles.current()
     run = {
         "model": model, "notebook": notebook, "profile": profile, "seed": seed,
         "hyperparameters": json.loads(json.dumps(hyperparameters, default=_plain)),
@@ -44,12 +49,32 @@ def begin(model: str, notebook: str, profile: str, seed: int, hyperparameters: d
     changes, own = differences(run), own_folder(run, figures=True)
     folder = relative(output_folder(own=own))
     if changes:
-        print(f"Unlike its record in results/: {', '.join(changes)}. Outputs go to {folder}/.")
+        print(f"Unlike its record in results/: {', '.join(changes)}.\nOutputs go to {folder}/.")
     elif model not in MODELS and own not in ("smoke", STAND_IN):
-        print(f"{model} is none of this project's models (records.MODELS). Outputs go to {folder}/.")
+        print(f"{model} is none of this project's models (records.MODELS).\nOutputs go to {folder}/.")
     elif own and not own_folder(run):
-        print(f"Images/ keeps the figures of another run of this model: these go to {folder}/.")
-    return run
+        print(f"Images/ keeps the figures of another run of this model: these go to\n{folder}/.")
+    if any(_begun.get(key) != run[key] for key in run.keys() - {"git_commit"}):
+        made = "train validation untouched x_train y_train subset comparison floor model optimizer schedule"
+        cells.drop(*made.split(), *TRAINED)
+        _begun.clear()
+    _begun.update(run)  # with its architecture, where the run goes on
+    return dict(_begun)
+
+
+def built(run: dict, *, architecture: str, layers: list[str]) -> None:
+    """A network is made: note it in the run. Its optimizer, training and test are to come, so older ones are dropped.
+
+    architecture: digits that tell it from others; layers: the same in words (`weights.description`).
+    """
+    profiles.current()
+    cells.drop("optimizer", "schedule", *TRAINED)
+    known = run.get("architecture")
+    for one in (run, _begun):
+        one.update(architecture=architecture, layers=layers)
+    if known != architecture and "architecture" in (changes := differences(run)):
+        folder = relative(output_folder(own=own_folder(run)))
+        print(f"Unlike its record in results/: {', '.join(changes)}.\nOutputs go to {folder}/.")
 
 
 def write(run: dict, *, history: pd.DataFrame, test: dict, device: str, precision: str, **measured) -> Path:
@@ -57,21 +82,24 @@ def write(run: dict, *, history: pd.DataFrame, test: dict, device: str, precisio
 
     history: one row an epoch, with a `seconds` column. test: `metrics.summary(...)`. measured: parameter_count,
     forward_flops, train_images, resumed and what else the notebook knows; None is left out.
-    Says how a run that differs compares with its record. Raises InputError where the folder is not writable.
+    Raises InputError for a training that did not come to its end, a number that is not finite, and where the folder is
+    not writable; a record that is there stays then.
     """
+    epochs = run["hyperparameters"].get("EPOCHS", len(history))
+    if len(history) != epochs:
+        raise InputError(f"{len(history)} of {epochs} epochs are trained: run the training cell to its end first.")
     record = run | {
         "device": device, "precision": precision, "train_seconds": float(history["seconds"].sum()),
-        "peak_memory_bytes": peak_memory_bytes(), "versions": versions(), **measured,
+        "peak_memory_bytes": peak_memory_bytes(), "versions": versions(),
+        "validation_correct": history.attrs.get("validation_correct"), **measured,
         "history": history.to_dict("records"), "test": test,
     }  # fmt: skip
     record = {key: value for key, value in record.items() if value is not None}
     path = output_folder("results", own=own_folder(run)) / f"{run['model']}-{run['profile']}-seed{run['seed']}.json"
-    changes = differences(run)
-    if changes and "data" not in changes:
-        print(f"Unlike its record in results/: {', '.join(changes)}.")
-        print(_comparison(record, _reference(run)))
     try:
-        write_text(path, json.dumps(record, indent=1, default=_plain) + "\n")
+        write_text(path, json.dumps(record, indent=1, default=_plain, allow_nan=False) + "\n")
+    except ValueError:
+        raise InputError(f"the record {path.name} was not written: a number in it is not finite.") from None
     except OSError as error:
         advice = "make room or set CIFAR10_OUTPUT to a writable folder, and run this cell again; nothing is lost"
         raise InputError(f"the record {path.name} cannot be written ({error.strerror}): {advice}.") from None
@@ -112,6 +140,8 @@ def load(*folders: Path) -> list[dict]:
 
 def differences(run: dict) -> dict:
     """What a run has otherwise than its record in results/: other data, or hyperparameters by name and architecture."""
+    if not run:
+        return {}
     if run["data"] not in ("CIFAR-10", STAND_IN):
         return {"data": run["data"]}
     reference = _reference(run)
@@ -160,15 +190,6 @@ def _reference(run: dict) -> dict | None:
         return record if {"hyperparameters", "test"} <= record.keys() else None
     except (OSError, ValueError, AttributeError):
         return None
-
-
-def _comparison(record: dict, reference: dict) -> str:
-    """Validation accuracies, where both have them, else the test's with a word of warning."""
-    new, old = ((r["history"] or [{}])[-1].get("validation_accuracy") for r in (record, reference))
-    if new and old:
-        return f"Validation accuracy {new:.2%}; there it was {old:.2%}."
-    new, old = (r["test"]["accuracy"] for r in (record, reference))
-    return f"Test accuracy {new:.2%}; there it was {old:.2%}. Choose by the quick profile: it has validation images."
 
 
 # ------------------------------------------------------------------------------- what ran where, with what

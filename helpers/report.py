@@ -7,6 +7,7 @@ python -m helpers.report --check     # only say whether anything is
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import sys
@@ -14,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pandas.io.formats.style import Styler
 
-from helpers.files import REPOSITORY, InputError, write_text
-from helpers.metrics import accuracy_interval, error_sentence
+from helpers.files import REPOSITORY, InputError, output_folder, write_text
+from helpers.metrics import accuracy_interval, error_sentence, paired
 from helpers.profiles import PROFILES
 from helpers.records import load, title
 
@@ -73,6 +75,67 @@ def comparison_table(records: list[dict], speed: dict[str, dict] | None = None) 
         })  # fmt: skip
     table = pd.DataFrame(rows)
     return table if speed else table.drop(columns=["one picture", "pictures/s"], errors="ignore")
+
+
+def runs(path: Path) -> pd.DataFrame:
+    """All runs of a record's model, profile and data: what each has otherwise than the record in results/, and whether
+    this one (`path`) is better on the validation images, image by image, by more than chance. The best comes first.
+
+    Runs with the same values and layers are one row. Where none has validation images, the test accuracy is shown.
+    """
+    roots = [place for base in (REPOSITORY, output_folder()) for place in (base, *sorted((base / "runs").glob("*")))]
+    found: dict[str, dict] = {}
+    for folder in dict.fromkeys([path.parent, *(root / "results" for root in roots)]):
+        for file in sorted(folder.glob(f"{path.stem.rpartition('-seed')[0]}-seed*.json")):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # no record
+                one = json.loads(file.read_text(encoding="utf-8")) | {"kept": folder == REPOSITORY / "results"}
+                found.setdefault(
+                    json.dumps([one["hyperparameters"], one.get("architecture"), one["data_fingerprint"]]), one
+                )
+    mine, *others = found.values()
+    others = [r for r in others if r["data_fingerprint"] == mine["data_fingerprint"]]
+    base = next((r for r in (mine, *others) if r["kept"]), mine)
+    rows = [_run_row(r, mine, base) for r in (mine, *others)]
+    score = next((name for name in ("validation accuracy", "test accuracy") if any(name in row for row in rows)), "")
+    table = pd.DataFrame(rows).sort_values(score, ascending=False, kind="stable", na_position="last")
+    table = pd.concat([table[:12], table[12:].query("mark == 'this run'")])
+    table[score] = [f"{value:.2%}" if value == value else "" for value in table[score]]
+    table["mark"] = [
+        ", ".join(filter(None, [mark, "best" * (place == 0 and score[0] == "v")]))
+        for place, mark in enumerate(table["mark"])
+    ]
+    return table.rename(columns={"mark": ""}).fillna("")
+
+
+def _run_row(record: dict, mine: dict, base: dict) -> dict:
+    """One run in a line; "mark" is "this run" or nothing."""
+    old, new = ({**r["hyperparameters"], "architecture": r.get("architecture")} for r in (base, record))
+    changes = [f"{key}: {old.get(key)} → {new.get(key)}" for key in new | old if old.get(key) != new.get(key)]
+    row = {
+        "unlike the record in results/": "; ".join(changes) or ("nothing" if record is base else "nothing (run again)")
+    }
+    ours, theirs = ((r["history"] or [{}])[-1].get("validation_accuracy") for r in (mine, record))
+    if theirs is None:
+        return row | {"test accuracy": record["test"]["accuracy"], "mark": "this run" if record is mine else ""}
+    row |= {"validation accuracy": theirs, "this run is better by": "", "is that chance?": ""}
+    if record is not mine and ours is not None:
+        row["this run is better by"] = f"{100 * (ours - theirs):+.2f} points"
+        if {"validation_correct"} <= mine.keys() & record.keys() and old.get("VALIDATION_IMAGES"):
+            chance = paired(mine["validation_correct"], record["validation_correct"])[2]
+            row["is that chance?"] = f"{'may be' if chance > 0.05 else 'hardly'} (p = {chance:.2g})"
+        else:
+            row["is that chance?"] = "unknown: images not kept"
+    return row | {"mark": "this run" if record is mine else ""}
+
+
+def history(table: pd.DataFrame) -> Styler:
+    """A training's history for the page: the same columns in the same order for every model, no constant ones."""
+    order = ["epoch", "resolution", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy",
+             "learning_rate", "seconds"]  # fmt: skip
+    table = table[[name for name in order if name in table and (name != "resolution" or table[name].nunique() > 1)]]
+    table = table.rename(columns=lambda name: name.replace("_", " "))
+    formats = {"loss": "{:.3f}", "accuracy": "{:.1%}", "rate": "{:.4f}", "seconds": "{:.0f}"}
+    return table.style.hide(axis="index").format({name: formats.get(name.split()[-1], "{}") for name in table})
 
 
 def best_for(groups: list[list[dict]], speed: dict[str, dict]) -> list[str]:

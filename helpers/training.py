@@ -19,10 +19,11 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from helpers import checkpoints
+from helpers import cells, checkpoints, profiles
 from helpers.batches import Batches
 from helpers.devices import autocast, choose_precision
-from helpers.files import InputError
+from helpers.files import InputError, Stopped
+from helpers.metrics import packed
 
 
 def fit(
@@ -49,10 +50,16 @@ def fit(
     Columns: epoch (from 1), resolution (pixels), train_loss (nats, as optimised), train_accuracy (on augmented
     images, during the epoch), learning_rate (at its end), seconds (of training, without validation), and
     validation_loss, validation_accuracy where `validation` is given; attrs["resumed"] tells of a resume.
-    Raises InputError for epochs < 1 or a loss that is no longer finite, CheckpointError for one that does not fit.
+    attrs["validation_correct"]: which validation images it got right at the end, as hexadecimal digits of bits.
+
+    Raises InputError for epochs < 1, a loss that is no longer finite, and a network, optimizer or schedule that was
+    used before and that no checkpoint sets back; CheckpointError for a checkpoint that does not fit; Stopped at Ctrl-C.
     """
     if epochs < 1:
         raise InputError(f"EPOCHS is {epochs}: expected at least 1 pass over the training set.")
+    profiles.current()
+    if cells.namespace.get("model") is model:
+        cells.drop("history", "logits", "labels")
     precision = precision or choose_precision(train.device)
     scaler = torch.amp.GradScaler(train.device.type, enabled=precision == torch.float16)
     state = {"model": model, "optimizer": optimizer, "scaler": scaler}
@@ -62,8 +69,10 @@ def fit(
     settings = {**(settings or {}), "epochs": epochs, "steps": len(train), "precision": str(precision),
                 "optimizer": f"{type(optimizer).__name__} of {tensors} tensors",
                 "schedule": type(schedule).__name__}  # fmt: skip
+    _refuse_used(model, optimizer, schedule, begun=checkpoint is not None and checkpoint.exists())
     history = checkpoints.resume(checkpoint, state, settings) if checkpoint else []
-    resumed = bool(history)
+    model.trained_before, saved = True, len(history) if checkpoint and checkpoint.exists() else None
+    resumed, correct = bool(history), None
     bar = tqdm(
         total=epochs * len(train), initial=len(history) * len(train), unit="step", file=sys.stdout, ncols=96,
         mininterval=0.5, disable=len(history) == epochs,
@@ -77,23 +86,44 @@ def fit(
             loss, accuracy = _train_epoch(model, train, optimizer, schedule, loss_function, precision, scaler, bar)
             row |= {"train_loss": loss, "train_accuracy": accuracy, "learning_rate": optimizer.param_groups[0]["lr"]}
             row["seconds"] = time.perf_counter() - start
-            if not math.isfinite(loss):
-                raise InputError(f"the training loss is {loss} in epoch {epoch + 1}: try a lower LEARNING_RATE.")
+            _refuse_infinite(loss, "training", epoch)
             if validation is not None:
-                validation.epoch = epoch
-                row |= _validate(model, validation, precision)
+                scores, correct = _validate(model, validation, precision, epoch)
+                row |= scores
+                _refuse_infinite(row["validation_loss"], "validation", epoch)
                 bar.set_postfix_str(f"validation {row['validation_accuracy']:.1%}")
             history.append(row)
-            if checkpoint:
-                checkpoints.save(checkpoint, state, settings, history)
+            if checkpoint and checkpoints.save(checkpoint, state, settings, history):
+                saved = len(history)
     except KeyboardInterrupt:
-        saved = f"{len(history)} of {epochs} epochs are saved; " if checkpoint and checkpoint.exists() else ""
-        raise KeyboardInterrupt(f"training stopped in epoch {len(history) + 1}: {saved}run again to carry on") from None
+        raise Stopped(len(history) + 1, epochs, saved) from None
     finally:
         bar.close()
     table = pd.DataFrame(history)
     table.attrs["resumed"] = resumed
+    if validation is not None:
+        correct = _validate(model, validation, precision, epochs - 1)[1] if correct is None else correct
+        table.attrs["validation_correct"] = packed(correct.numpy())
     return table
+
+
+def _refuse_used(model: nn.Module, optimizer, schedule, *, begun: bool) -> None:
+    """Raise InputError for parts that do not belong together, or that were used when no checkpoint has begun."""
+    again = "run again from the cell with `{} = ...` on"
+    theirs = {id(w) for group in optimizer.param_groups for w in group["params"]}
+    if theirs - {id(w) for w in model.parameters()}:
+        raise InputError(f"the optimizer is of another network: {again.format('optimizer')}.")
+    if schedule is not None and schedule.optimizer is not optimizer:
+        raise InputError(f"the schedule is of another optimizer: {again.format('optimizer')}.")
+    if getattr(model, "trained_before", False) and not begun:
+        raise InputError(f"this network has been trained, and no checkpoint sets it back: {again.format('model')}.")
+    if (optimizer.state or (schedule is not None and schedule.last_epoch > 0)) and not begun:
+        raise InputError(f"the optimizer or its schedule has been used: {again.format('optimizer')}.")
+
+
+def _refuse_infinite(loss: float, part: str, epoch: int) -> None:
+    if not math.isfinite(loss):
+        raise InputError(f"the {part} loss is {loss} in epoch {epoch + 1}: try a lower LEARNING_RATE.")
 
 
 def _train_epoch(model, train, optimizer, schedule, loss_function, precision, scaler, bar) -> tuple[float, float]:
@@ -136,9 +166,10 @@ def predict(
     return torch.cat(logits).cpu().numpy(), torch.cat(labels).cpu().numpy()
 
 
-def _validate(model: nn.Module, validation: Batches, precision: torch.dtype) -> dict:
+def _validate(model: nn.Module, validation: Batches, precision: torch.dtype, epoch: int) -> tuple[dict, torch.Tensor]:
+    """Loss and accuracy at this epoch's resolution, and which images are right, (n,) bool."""
+    validation.epoch = epoch
     logits, labels = map(torch.from_numpy, predict(model, validation, precision, progress=False))
-    return {
-        "validation_loss": F.cross_entropy(logits, labels).item(),
-        "validation_accuracy": (logits.argmax(1) == labels).double().mean().item(),
-    }
+    correct = logits.argmax(1) == labels
+    loss = F.cross_entropy(logits, labels).item()
+    return {"validation_loss": loss, "validation_accuracy": correct.double().mean().item()}, correct

@@ -62,6 +62,11 @@ def load(model: nn.Module, path: Path) -> None:
 def architecture(model: nn.Module) -> str:
     """Eight hexadecimal digits that change with the model: its layers, its shapes, and the methods of its own classes
     (those written in the notebook; comments and layout do not count)."""
+    return description(model)["architecture"]
+
+
+def description(model: nn.Module) -> dict:
+    """`architecture`, and what it stands for in words: "layers", the lines of the model in print and of its methods."""
     shapes = {key: list(value.shape) for key, value in model.state_dict().items()}
     sources = []
     own = [kind for kind in dict.fromkeys(map(type, model.modules())) if kind.__module__ in NOTEBOOK_MODULES]
@@ -69,8 +74,8 @@ def architecture(model: nn.Module) -> str:
         with contextlib.suppress(OSError):  # no source at a bare prompt, nor of whole classes in Jupyter
             source = textwrap.indent(inspect.getsource(function), " ")  # not dedent: a comment may begin at the margin
             sources.append(ast.unparse(ast.parse(f"if 1:\n{source}").body[0].body))
-    content = json.dumps([repr(model), shapes, sources])
-    return hashlib.sha256(content.encode()).hexdigest()[:8]
+    digits = hashlib.sha256(json.dumps([repr(model), shapes, sources]).encode()).hexdigest()[:8]
+    return {"architecture": digits, "layers": "\n".join([repr(model), *sources]).splitlines()}
 
 
 def parameter_count(model: nn.Module) -> int:
