@@ -85,7 +85,7 @@ class Cifar10:
         kind = "official, SHA-256 checked" if self.official else "NOT the official arrays"
         if self.is_stand_in:
             kind = "NOT CIFAR-10: drawn shapes for places without the data"
-        return f"{self.name}: {what}; {kind}; from {self.source}"
+        return f"{self.name}: {what};\n{kind}; from {self.source}"
 
 
 def load_cifar10(root: str | os.PathLike | None = None, *, download: bool = True) -> Cifar10:
