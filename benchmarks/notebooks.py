@@ -22,9 +22,9 @@ def read(notebook: str, profile: str, wanted: str) -> tuple[dict, list[str]]:
     """The parameters for `profile`, with `hyperparameters`, and the code cells that match the pattern `wanted`."""
     cells = nbformat.read(REPOSITORY / notebook, as_version=4).cells
     first, *code = [cell.source for cell in cells if cell.cell_type == "code"]
-    scope: dict = {}
-    exec(first, scope)
-    scope["hyperparameters"] = settle(scope, profile)
+    exec(first, scope := {})
+    scope["PROFILE"] = profile
+    scope["hyperparameters"] = settle(scope, gpu=False)
     return scope, [source for source in code if re.search(wanted, source, re.MULTILINE)]
 
 
@@ -35,7 +35,8 @@ def build(notebook: str, profile: str, device=CPU, precision=torch.float32, step
     scope, code = read(notebook, profile, r"^(model|optimizer| +optimizer) = ")
     sides = scope.get("RESOLUTION", 32)
     scope |= {
-        "torch": torch, "nn": nn, "muon": muon, "weights": weights, "run": {}, "device": device, "precision": precision,
+        "torch": torch, "nn": nn, "muon": muon, "weights": weights, "device": device, "precision": precision,
+        "run": {}, "records": SimpleNamespace(built=lambda run, **architecture: None),
         "CustomCNN": models.CustomCNN, "ResNet": models.ResNet, "side": sides if isinstance(sides, int) else sides[-1],
         "cifar": SimpleNamespace(class_names=data.CLASS_NAMES), "train": range(steps),
     }  # fmt: skip

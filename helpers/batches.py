@@ -48,9 +48,9 @@ class Batches:
         for right, message in (
             (image and n == len(labels), f"images are {images.dtype} {images.shape} with {len(labels)} labels: "
              "expected uint8 (n, 32, 32, 3), n"),
-            (batch_size >= 1, f"batch size is {batch_size}: expected at least 1"),
+            (batch_size >= 1, f"BATCH_SIZE is {batch_size}: expected at least 1."),
             (n > 0, "the split is empty: expected at least one image"),
-            (batch_size <= n or not augment, f"batch size {batch_size:,} is larger than the {n:,} training images"),
+            (batch_size <= n or not augment, f"BATCH_SIZE is {batch_size:,}: more than the {n:,} training images."),
             (fits and max(sides) <= size, f"RESOLUTION is {resolution}: expected 1 to {size} pixels, or a list."),
             (0 <= translate < size, f"TRANSLATE is {translate}: expected 0 to {size - 1} pixels."),
             (0 <= cutout <= size, f"CUTOUT is {cutout}: expected 0 to {size} pixels."),

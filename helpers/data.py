@@ -108,9 +108,10 @@ def _find(root: str | os.PathLike | None, download: bool) -> tuple[Cifar10, Path
     if root is not None and not named:
         raise DataError("the folder's name is empty (a variable that is not set?): name one, or leave it out.")
     target, problems = Path(os.path.expanduser(named or REPOSITORY / "data")), []
-    if root is None and named and not os.path.exists(target):
-        missing = f"CIFAR10_ROOT is {target}, and there is no such folder: expected one with {FOLDER} or {ARCHIVE}."
-        raise DataError(f"{missing}\nSet it to one that holds CIFAR-10 (or make it, to download into it), or unset it.")
+    if named and not os.path.exists(target):
+        origin = "CIFAR10_ROOT" if root is None else "the folder you named"
+        missing = f"{origin} is {target}, and there is no such folder: expected one with {FOLDER} or {ARCHIVE}."
+        raise DataError(f"{missing}\nName one that holds CIFAR-10 (or make it, to download into it), or none.")
     places = {target: "the folder you named" if root is not None else "$CIFAR10_ROOT"} if named else {}
     places |= _usual_places() if root is None else {}
     for place, name in places.items():
@@ -219,10 +220,10 @@ def _read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def from_arrays(train_images, train_labels, test_images, test_labels, *, class_names=CLASS_NAMES, source="arrays"):
     """`Cifar10` over your own arrays: images (n, 32, 32, 3) uint8, labels (n,) integers in 0..len(class_names)-1.
 
-    Raises DataError for another shape, dtype or label, and for more than 256 classes.
+    Raises DataError for another shape, dtype or label, and unless there are 2 to 256 classes.
     """
-    if len(class_names) > 256:
-        raise DataError(f"{len(class_names)} classes: expected at most 256, since a label is kept in one byte")
+    if not 2 <= len(class_names) <= 256:
+        raise DataError(f"class_names has {len(class_names)}: expected 2 to 256, since a label is kept in one byte")
     arrays = {}
     for part, images, labels in (("train", train_images, train_labels), ("test", test_images, test_labels)):
         images, labels = np.ascontiguousarray(images), np.asarray(labels)
@@ -255,7 +256,7 @@ def split(labels: np.ndarray, *, validation_size: int, seed: int = 0) -> tuple[n
     """
     if not 0 <= validation_size < len(labels):
         expected = f"0 to {len(labels) - 1:,} of the {len(labels):,} training images"
-        raise InputError(f"validation size {validation_size:,} does not fit: expected {expected}")
+        raise InputError(f"VALIDATION_IMAGES is {validation_size:,}: expected {expected}.")
     validation = subset(labels, size=validation_size, seed=seed)
     return np.setdiff1d(np.arange(len(labels)), validation, assume_unique=True), validation
 

@@ -24,6 +24,10 @@ from helpers.profiles import PROFILES, check
 
 NOTEBOOKS = {"1": "1_EDA_CIFAR10.ipynb", "2": "2_Model_Training_CNN.ipynb", "3": "3_Model_Training_ResNet.ipynb"}
 STARTED_IN = Path.cwd()  # the person's folder: what is named on the command line, and shown, is relative to it
+NARROW = """<style>@media (max-width: 1100px) {
+.jp-Cell pre {white-space: pre-wrap; overflow-wrap: anywhere} .jp-OutputArea-output {overflow-x: auto}
+.jp-Cell .jp-InputPrompt, .jp-Cell .jp-OutputPrompt {display: none} main {padding: 0 !important}
+}</style></head>"""  # code wraps where it is wider than the page
 REFRESH, INTERVAL = 0.2, 30  # seconds between two states of what is running: on a terminal, and elsewhere
 
 
@@ -212,7 +216,8 @@ def keep(path: Path) -> str:
                     part.outputs.remove(output)
     write_text(path, nbformat.writes(notebook) + "\n")
     try:
-        write_text(path.with_suffix(".html"), HTMLExporter().from_notebook_node(notebook)[0])
+        page = HTMLExporter().from_notebook_node(notebook)[0].replace("</head>", NARROW, 1)
+        write_text(path.with_suffix(".html"), page)
     except Exception as error:  # of a template, an output: the notebook is what counts
         print(f"{path.name} could not be turned into HTML: {type(error).__name__}: {first_line(error)}")
     return f"Executed so far: {shown(path)}."

@@ -6,13 +6,14 @@ Colours: M. Okabe and K. Ito, "Color Universal Design", 2008; heat maps use civi
 from __future__ import annotations
 
 import textwrap
+import warnings
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import seaborn as sns
 from IPython import get_ipython
 from IPython.display import display
-from matplotlib import patheffects
+from matplotlib import font_manager, patheffects
 from matplotlib.figure import Figure
 
 from helpers.data import Cifar10
@@ -21,6 +22,7 @@ from helpers.records import differences, own_folder
 
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442", "#7F7F7F", "#8B5A2B"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*", "<", ">"]  # classes differ in shape as well as in colour
+FONTS = ["DejaVu Sans", "Noto Sans CJK JP", "Microsoft YaHei", "PingFang HK", "Arial Unicode MS"]  # by letter
 WATERMARK = "STAND-IN, NOT CIFAR-10"
 _run: dict = {}  # of the notebook, which says where its figures go
 
@@ -33,7 +35,9 @@ def use(cifar: Cifar10, run: dict) -> None:
     global _run
     _run = run
     mpl.rcdefaults()  # whatever the person's matplotlibrc says
-    sns.set_theme(style="ticks", palette=COLORS)
+    fonts = [font for font in FONTS if font in font_manager.get_font_names()]
+    sns.set_theme(style="ticks", palette=COLORS, rc={"font.family": fonts})
+    warnings.filterwarnings("ignore", "Glyph .* missing from")  # a letter that none of them has is a box
     mpl.rcParams.update({
         "figure.dpi": 80, "savefig.dpi": 130, "figure.constrained_layout.use": True, "savefig.facecolor": "white",
         "font.size": 11, "axes.titlesize": 12, "axes.titleweight": "bold", "axes.titlelocation": "left",
@@ -78,5 +82,6 @@ def save(fig: Figure, name: str) -> None:
 
 
 def short(class_names: tuple[str, ...]) -> list[str]:
-    """Class names for crowded axes: without the prefix that every name of the stand-in carries."""
-    return [name.removeprefix(STAND_IN + " ") for name in class_names]
+    """Class names for crowded axes: no longer than needed, without the prefix of the stand-in's."""
+    names = [name.removeprefix(STAND_IN + " ") for name in class_names]
+    return [name if len(name) <= 24 else f"{name[:23]}…" for name in names]

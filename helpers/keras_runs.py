@@ -104,8 +104,7 @@ def progress(label: str, checkpoint: Checkpoint | None = None) -> Iterator[list[
     try:
         yield [bar, *([checkpoint] if checkpoint else [])]
     except KeyboardInterrupt:
-        saved = len(checkpoint.rows) if checkpoint and checkpoint.path.exists() else 0
-        raise Stopped(bar.epoch + 1, bar.params["epochs"], saved) from None
+        raise Stopped(bar.epoch + 1, bar.params["epochs"], checkpoint.saved if checkpoint else 0) from None
     finally:
         if bar.bar is not None:
             bar.bar.close()
@@ -120,7 +119,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     def __init__(self, path: Path):
         super().__init__()
-        self.path, self.rows, self.resumed = path, [], False
+        self.path, self.rows, self.saved, self.resumed = path, [], 0, False
 
     def load(self, model: keras.Model, epochs: int) -> int:
         """Carry on from the file, if there is one; returns how many of the epochs are done."""
@@ -137,7 +136,8 @@ class Checkpoint(keras.callbacks.Callback):
                 ) from None
             done = f"{len(self.rows)} of {count(epochs, 'epoch')}"
             print(f"Resumed: {done} are done. To start afresh, delete\n{relative(self.path)}")
-        return len(self.rows)
+        self.saved = len(self.rows)
+        return self.saved
 
     def on_epoch_end(self, epoch, logs):
         self.rows.append({"epoch": epoch} | logs)
@@ -146,6 +146,7 @@ class Checkpoint(keras.callbacks.Callback):
                 self.model.save_weights(part)
                 with h5py.File(part, "a") as file:
                     file.attrs["history"] = json.dumps(self.rows)
+            self.saved = len(self.rows)
         except OSError as error:
             print(f"\nEpoch {epoch + 1} was not saved ({first_line(error)}); training goes on without it.")
 

@@ -10,12 +10,14 @@ from collections.abc import Callable
 import torch
 
 
-def orthogonal(matrix: torch.Tensor, rounds: int = 3, precision: torch.dtype = torch.float32) -> torch.Tensor:
+def orthogonal(
+    matrix: torch.Tensor, rounds: int = 3, precision: torch.dtype = torch.float32
+) -> torch.Tensor:  # fmt: skip
     """About U Vᵀ of matrix = U S Vᵀ, by Newton-Schulz iterations computed in `precision`.
 
-    matrix: (rows, columns); the result has its shape and dtype. The coefficients are those of Jordan et al. (2024,
-    "Muon: an optimizer for hidden layers in neural networks"): they bring singular values near one in few rounds,
-    and not exactly to one.
+    matrix: (rows, columns); the result has its shape and dtype. The coefficients are those of
+    Jordan et al. (2024, "Muon: an optimizer for hidden layers in neural networks"): they bring
+    singular values near one in few rounds, and not exactly to one.
     """
     x = (matrix / (matrix.norm() + 1e-7)).to(precision)
     wide = x if len(x) <= x.shape[1] else x.T
@@ -28,9 +30,10 @@ def orthogonal(matrix: torch.Tensor, rounds: int = 3, precision: torch.dtype = t
 class Muon(torch.optim.SGD):
     """Muon for convolutions (weights of four dimensions), SGD for all other weights.
 
-    params, **settings: as of torch.optim.SGD, by parameter or group; convolutions use lr and momentum, and are
-    not decayed: their length is reset in each step, as BatchNorm divides it out.
-    precision: of the matrix products that make a step orthogonal; weights and averages stay in their own dtype.
+    params, **settings: as of torch.optim.SGD, by parameter or group; convolutions use lr and
+    momentum, and are not decayed: each step resets their length, as BatchNorm divides it out.
+    precision: of the matrix products that make a step orthogonal; weights and averages stay in
+    their own dtype.
     """
 
     def __init__(self, params, *, precision: torch.dtype = torch.float32, **settings):
@@ -46,6 +49,7 @@ class Muon(torch.optim.SGD):
                 average = self.state[w]["momentum_buffer"].mul_(group["momentum"]).add_(w.grad)
                 direction = w.grad + group["momentum"] * average  # Nesterov
                 w.mul_(len(w) ** 0.5 / w.norm())
-                w.sub_(group["lr"] * orthogonal(direction.flatten(1), precision=self.precision).view_as(w))
+                step = orthogonal(direction.flatten(1), precision=self.precision).view_as(w)
+                w.sub_(group["lr"] * step)
                 w.grad = None  # SGD has nothing to do here
         return super().step(closure)

@@ -35,9 +35,6 @@ def _percent(axis) -> None:
     axis.set_major_formatter(PercentFormatter(1, decimals=0))
 
 
-# --------------------------------------------------------------------------------------------- images
-
-
 def image_rows(images: np.ndarray, row_names: list[str], title: str, captions: list[str] | None = None) -> Figure:
     """A grid of pictures with a name before each row.
 
@@ -140,11 +137,12 @@ def confusion_matrix(test: dict, class_names: tuple[str, ...], title: str) -> Fi
     matrix = np.asarray(test["confusion_matrix"])
     names = short(class_names)
     errors = np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix)
-    fig, ax = plt.subplots(figsize=(7.6, 6.4))
+    few = len(matrix) <= 25  # else nobody could read the numbers
+    fig, ax = plt.subplots(figsize=(7.6, 6.4) if few else (11, 9.4))
     sns.heatmap(errors, annot=False, cmap="cividis", square=True, linewidths=0.5, xticklabels=names, yticklabels=names,
                 cbar_kws={"label": "misclassified images", "shrink": 0.8}, ax=ax)  # fmt: skip
     dark = np.nanmax(errors) * 0.55 if errors.size > 1 else 0
-    for (row, column), value in np.ndenumerate(matrix):
+    for (row, column), value in np.ndenumerate(matrix if few else np.empty((0, 0))):
         right = row == column
         color = "black" if right or value > dark else "white"
         ax.text(column + 0.5, row + 0.5, value, ha="center", va="center", color=color, fontsize=9,
@@ -161,7 +159,7 @@ def class_scores(table: pd.DataFrame, title: str) -> Figure:
     table: `metrics.per_class(...)`.
     """
     table = table.sort_values("f1")
-    fig, ax = plt.subplots(figsize=(7, 3.6))
+    fig, ax = plt.subplots(figsize=(7, max(3.6, 0.25 * len(table))))
     ax.hlines(range(len(table)), table[["precision", "recall"]].min(axis=1), table[["precision", "recall"]].max(axis=1),
               color="0.75", linewidth=2, zorder=1)  # fmt: skip
     for color, marker, score in zip(COLORS, "<>o", ("precision", "recall", "f1")):
@@ -174,9 +172,6 @@ def class_scores(table: pd.DataFrame, title: str) -> Figure:
     ax.grid(axis="x", alpha=0.3)
     ax.legend(loc="upper left")
     return fig
-
-
-# ------------------------------------------------------------------------------------------ networks
 
 
 def feature_map_stacks(maps: list[tuple], title: str, classes: int = 10) -> Figure:
@@ -250,7 +245,7 @@ def gradient_sizes(sizes: dict[tuple, list[float]], losses: dict[tuple, list[flo
 
 def performance(history: pd.DataFrame, scores: dict, table: pd.DataFrame, title: str) -> Figure:
     """How a network learned, and its recall by class. table: `metrics.per_class(...)`; scores: `metrics.summary`."""
-    fig, (left, right) = _headed(title, 1, 2, figsize=(11, 3.9), width_ratios=[1, 1.25])
+    fig, (left, right) = _headed(title, 1, 2, figsize=(11, max(3.9, 0.25 * len(table))), width_ratios=[1, 1.25])
     _curve(left, history, "accuracy")
     left.axhline(scores["accuracy"], color="0.4", linestyle=":", label="test, at the end")
     _mark_resolutions(left, history)

@@ -53,9 +53,9 @@ def begin(model: str, notebook: str, profile: str, seed: int, hyperparameters: d
     elif model not in MODELS and own not in ("smoke", STAND_IN):
         print(f"{model} is none of this project's models (records.MODELS).\nOutputs go to {folder}/.")
     elif own and not own_folder(run):
-        print(f"Images/ keeps the figures of another run of this model: these go to\n{folder}/.")
+        print(f"Images/ keeps the figures of another run of this model: these go to {folder}/.")
     if any(_begun.get(key) != run[key] for key in run.keys() - {"git_commit"}):
-        made = "train validation untouched x_train y_train subset comparison floor model optimizer schedule"
+        made = "train validation untouched x_train y_train subset chosen comparison floor model optimizer schedule"
         cells.drop(*made.split(), *TRAINED)
         _begun.clear()
     _begun.update(run)  # with its architecture, where the run goes on

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import data, files, metrics, records
+from helpers import cells, data, files, metrics, profiles, records, report
 
 matplotlib.use("Agg")  # no window, no display needed
 
@@ -21,7 +21,13 @@ HISTORY = pd.DataFrame({"epoch": [1, 2], "train_loss": [2.0, 1.5], "seconds": [3
 
 @pytest.fixture(autouse=True)
 def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Every test writes its figures and records below its own temporary folder, never into the repository's."""
+    """Every test writes its figures and records below its own temporary folder, never into the repository's.
+
+    No notebook is open, and none has begun a run.
+    """
+    monkeypatch.setattr(cells, "namespace", {})
+    monkeypatch.setattr(profiles, "_settled", {})
+    monkeypatch.setattr(records, "_begun", {})
     folder = tmp_path.resolve() / "output"
     monkeypatch.setenv("CIFAR10_OUTPUT", str(folder))
     return folder
@@ -34,7 +40,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("CIFAR10_OUTPUT")
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(folder.parent))
     monkeypatch.setitem(records.MODELS, "my_own", "my_own")  # a fourth model
-    for module in (files, records):
+    for module in (files, records, report):
         monkeypatch.setattr(module, "REPOSITORY", folder)
     return folder
 

@@ -2,12 +2,13 @@
 
 import importlib
 import os
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.files import REPOSITORY, InputError
+from helpers.files import REPOSITORY, InputError, Stopped
 
 STANDARD_ERROR = os.fstat(2)
 runs = importlib.import_module("helpers.keras_runs")  # the only import of Keras: with standard error turned away
@@ -28,8 +29,8 @@ def train(path, epochs: int = 4, seed: int = 0):
     optimizer = keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 16), momentum=0.9)
     model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(
-        IMAGES, LABELS, batch_size=10, epochs=epochs, initial_epoch=checkpoint.load(model), verbose=0, shuffle=False,
-        validation_data=(IMAGES, LABELS), callbacks=[runs.Progress("test"), checkpoint],
+        IMAGES, LABELS, batch_size=10, epochs=epochs, initial_epoch=checkpoint.load(model, epochs), verbose=0,
+        shuffle=False, validation_data=(IMAGES, LABELS), callbacks=[runs.Progress("test"), checkpoint],
     )  # fmt: skip
     return runs.history_table(checkpoint.rows), checkpoint.resumed
 
@@ -83,3 +84,17 @@ def test_operations_of_a_hand_worked_network():
 
 def test_standard_error_works_again_after_the_quiet_import():
     assert os.path.samestat(STANDARD_ERROR, STANDARD_ERROR_AFTERWARDS)
+
+
+@pytest.mark.parametrize("rate", [0.01, 1e30])
+def test_ctrl_c_and_a_loss_that_is_no_longer_finite_end_a_training_in_one_line(tmp_path, rate):
+    model, checkpoint = network(), runs.Checkpoint(tmp_path / "run.weights.h5")
+    model.compile(optimizer=keras.optimizers.SGD(rate), loss="sparse_categorical_crossentropy")
+    checkpoint.on_epoch_begin = Mock(side_effect=[None, KeyboardInterrupt])
+    stopped = Stopped, "training stopped in epoch 2; saved: 1 of 3 epochs. Run this cell again to carry on"
+    error, words = (
+        stopped if rate < 1 else (InputError, "the training loss is nan in epoch 1: try a lower LEARNING_RATE")
+    )
+    with pytest.raises(error, match=f"^{words}"), runs.progress("test", checkpoint) as callbacks:
+        model.fit(IMAGES, LABELS, batch_size=10, epochs=3, callbacks=callbacks, verbose=0)
+    assert checkpoint.path.exists() == (error is Stopped), "no epoch without a finite loss is kept"

@@ -158,9 +158,9 @@ def test_lower_resolution_is_the_mean_over_areas_and_the_last_of_a_list_stays():
     [
         ({"labels": NUMBERS[:49]}, "images are uint8 (50, 32, 32, 3) with 49 labels: expected uint8 (n, 32, 32, 3), n"),
         ({"images": IMAGES / 255}, "images are float64 (50, 32, 32, 3) with 50 labels"),
-        ({"batch_size": 0}, "batch size is 0: expected at least 1"),
+        ({"batch_size": 0}, "BATCH_SIZE is 0: expected at least 1."),
         ({"images": IMAGES[:0], "labels": NUMBERS[:0]}, "the split is empty: expected at least one image"),
-        ({"batch_size": 51}, "batch size 51 is larger than the 50 training images"),
+        ({"batch_size": 51}, "BATCH_SIZE is 51: more than the 50 training images."),
         *(({"resolution": bad}, f"RESOLUTION is {bad}: expected 1 to 32 pixels") for bad in (0, 33, [], [32, 64])),
         *(({"translate": bad}, f"TRANSLATE is {bad}: expected 0 to 31 pixels") for bad in (-1, 32)),
         *(({"cutout": bad}, f"CUTOUT is {bad}: expected 0 to 32 pixels") for bad in (-1, 33)),

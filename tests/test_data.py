@@ -84,6 +84,7 @@ def test_what_is_named_is_the_only_place(shelf, elsewhere, monkeypatch):
     write_folder(elsewhere / "working" / "data", test_batch=b"damaged")  # not looked at
     assert f"no CIFAR-10 in {shelf}: expected {FOLDER} or {ARCHIVE} there." in error_of(shelf)
     assert error_of("").startswith("the folder's name is empty")
+    assert "no such folder: expected one" in error_of(elsewhere / "new") and not (elsewhere / "new").exists()
     monkeypatch.setenv("CIFAR10_ROOT", str(elsewhere / "mistyped"))
     assert "mistyped, and there is no such folder: expected one" in error_of()
     monkeypatch.setenv("CIFAR10_ROOT", str(shelf))
@@ -218,14 +219,14 @@ def test_split_follows_from_the_seed_and_is_the_one_of_every_record():
 
 @pytest.mark.parametrize("size", [1001, -1])
 def test_size_that_does_not_fit_is_refused(size):
-    with pytest.raises(data.InputError, match=f"validation size {size:,} does not fit: expected 0 to 999 of the 1,000"):
+    with pytest.raises(data.InputError, match=f"VALIDATION_IMAGES is {size:,}: expected 0 to 999 of the 1,000"):
         data.split(LABELS, validation_size=size)
     with pytest.raises(data.InputError, match=f"a subset of {size:,} does not fit: expected 0 to 1,000 images"):
         data.subset(LABELS, size=size)
 
 
 def test_stand_in_has_the_shapes_of_cifar10_says_what_it_is_and_follows_from_the_seed(small):
-    assert repr(small).startswith("stand-in: train (4000, 32, 32, 3), test (1000, 32, 32, 3), uint8; NOT CIFAR-10")
+    assert repr(small).startswith("stand-in: train (4000, 32, 32, 3), test (1000, 32, 32, 3), uint8;\nNOT CIFAR-10")
     assert (small.is_stand_in, small.official, small.name) == (True, False, "stand-in")
     assert len({name for name in small.class_names if name.startswith("stand-in ")}) == 10
     np.testing.assert_array_equal(np.bincount(small.train_labels), [400] * 10)

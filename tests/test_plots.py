@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import LABELS, LOGITS, SCORES, begin, end, named
+from torch import nn
 
-from helpers import data, files, metrics, plots, records, report
+from helpers import data, figures, files, metrics, plots, records, report
 
 NAMES = data.CLASS_NAMES
 TABLE = metrics.per_class(LOGITS, LABELS, NAMES)
@@ -120,7 +121,10 @@ def test_performance_shows_the_test_accuracy_and_the_recall_of_each_class():
 
 
 def test_feature_map_stacks_name_every_slab():
-    (ax,) = plots.feature_map_stacks([16, 8, 4], [64, 176, 192], "Three blocks").axes
+    conv, relu = nn.Conv2d(3, 4, 5), nn.ReLU()
+    maps = [(16, 64, [conv, nn.BatchNorm2d(4), relu]), (8, 176, [nn.MaxPool2d(2), nn.Dropout(0.1)]), (4, 192, [relu])]
+    (ax,) = plots.feature_map_stacks(maps, "Three blocks").axes
+    assert {"conv 5×5\nReLU", "max-pool", "ReLU"} <= set(labels(ax.texts))
     slabs = ["image\n32×32×3", "block 1\n16×16×64", "block 2\n8×8×176", "block 3\n4×4×192", "max over 4×4\n192"]
     assert {*slabs, "linear\n10 logits"} <= set(labels(ax.texts))
 
@@ -165,6 +169,18 @@ def test_figures_are_saved_beside_the_record_of_their_run(repository, capsys, fi
     (path,) = repository.rglob("*.png")
     assert path.relative_to(repository).parent.as_posix() == folder
     assert labels(fig.texts).count("STAND-IN, NOT CIFAR-10") == stand_in, "once, however often it is saved"
+    assert fig.get_suptitle() == "a heading" + "\n(EPOCHS = 5)" * ("EPOCHS" in run), "what differs from the record"
+
+
+def test_figures_look_alike_everywhere_and_show_their_title_as_text_in_jupyter(output, monkeypatch):
+    plt.rcParams["text.usetex"] = True  # as a person's matplotlibrc may have it
+    plots.use(named("CIFAR-10"), begin())
+    assert not plt.rcParams["text.usetex"]
+    shown = []
+    monkeypatch.setattr(figures, "get_ipython", lambda: "there")
+    monkeypatch.setattr(figures, "display", lambda fig, metadata: shown.append(metadata))
+    plots.save(plots.learning_rates([0.1, 0.2], 1, "A title\nof two lines"), "rates")
+    assert (shown, plt.get_fignums()) == ([{"image/png": {"alt": "A title of two lines"}}], [])
 
 
 def test_file_is_a_picture_and_the_watermark_is_in_it(output):
@@ -181,10 +197,10 @@ def test_file_is_a_picture_and_the_watermark_is_in_it(output):
 def test_figure_that_cannot_be_saved_costs_one_line(output, capsys):
     files.write_text(output / "Images", "a file in the way")
     plots.save(plots.learning_rates([0.1, 0.2], 1, "A figure"), "rates")
-    said = r"rates\.png was not saved \(.+\); the figure below is unaffected\.\n"
+    said = r"rates\.png was not saved \(.+\); the figure is unaffected\.\n"
     assert re.fullmatch(said, capsys.readouterr().out)
 
 
 def test_looks():
     assert len(set(plots.COLORS)) == len(set(plots.MARKERS)) == 10, "a class differs in colour and in shape"
-    assert plots.short(("stand-in disc", "cat")) == ["disc", "cat"], "for crowded axes"
+    assert plots.short(("stand-in disc", "cat", "a" * 30)) == ["disc", "cat", "a" * 23 + "…"], "for crowded axes"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import HISTORY, begin, end
 
-from helpers import files, profiles, records
+from helpers import cells, files, profiles, records
 from helpers.files import InputError
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -85,24 +85,51 @@ def test_profile_is_the_named_one_or_that_of_the_machine(monkeypatch, name, vari
 
 
 def test_parameters_get_their_value_for_the_profile():
-    plain = {"RATE": 0.1, "FLIP": True, "SCHEDULE": "one-cycle", "WIDTHS": [16, 32], "LIMIT": None}
-    others = {"PROFILE": "quick", "DEVICE": "cpu", "DATA_ROOT": None, "epochs": 4, "_HIDDEN": 2, "MODEL": object()}
-    namespace = {"EPOCHS": {"full": 18, "quick": 4}} | plain | others
-    assert profiles.settle(namespace, "quick") == {"EPOCHS": 4} | plain
-    assert namespace == {"EPOCHS": 4} | plain | others
+    plain = {"RATE": 0.1, "FLIP": True, "SCHEDULE": "one-cycle", "WIDTHS": [16, 32, 64], "LIMIT": None}
+    others = {"DEVICE": "cpu", "DATA_ROOT": None, "epochs": 4, "_HIDDEN": 2, "MODEL": object()}
+    namespace = {"PROFILE": "auto", "EPOCHS": {"full": 18, "quick": 4}} | plain | others
+    assert profiles.settle(namespace, gpu=False) == {"EPOCHS": 4} | plain
+    assert namespace == {"PROFILE": "quick", "EPOCHS": 4} | plain | others
     with pytest.raises(InputError, match=r"^EPOCHS is \{'full': 18\}, without a value for PROFILE \"quick\": give it"):
-        profiles.settle({"EPOCHS": {"full": 18}}, "quick")
+        profiles.settle({"EPOCHS": {"full": 18}}, gpu=False)
+    with pytest.raises(
+        InputError, match=r"^PROFILE is full, and the values are those of quick: run again from the fir"
+    ):
+        profiles.settle(namespace | {"PROFILE": "full"}, gpu=False)
+    assert profiles.table({"SIDES": [16, 16, 24], "WIDTHS": [64, 176], "A": "b"}) == {
+        "SIDES": "2×16, 24", "WIDTHS": "64, 176", "A": "b",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("WARMUP", 2, "2: expected a number from 0 to below 1"), ("DROPOUT", math.nan, "nan: expected a number"),
+        ("CUTOUT", 33, "33: expected a whole number from 0 to 32"), ("BATCH_SIZE", True, "True: expected a whole"),
+        ("LEARNING_RATE", math.inf, "inf: expected a number above 0"), ("SHORTCUT", 1, "1: expected True or False"),
+        ("RESOLUTION", [], "[]: expected a whole number from 1 to 32, or a"), ("RESOLUTION", [16, 64], "[16, 64]: "),
+        ("EPOCHS", {"full": 3, "quick": "x"}, '"x": expected a whole'), ("DATA_ROOT", 3, "3: expected None, a"),
+        ("WIDTHS", "abc", '"abc": expected a list of three'), ("SEED", -1, "-1: expected a whole number from 0 to "),
+    ],
+)  # fmt: skip
+def test_a_value_that_cannot_be_meant_is_named(name, value, expected):
+    with pytest.raises(InputError) as error:
+        profiles.settle({name: value}, gpu=False)
+    assert re.match(rf"{name}(\[.*\])? is {re.escape(expected)}", str(error.value))
+    assert profiles.settle({"CUTOUT": np.int64(8), "RESOLUTION": 16}, gpu=False) == {"CUTOUT": 8, "RESOLUTION": 16}
 
 
 def test_announcement_says_how_long_it_takes_and_how_to_get_the_full_profile(capsys):
-    images, epochs = {"full": 50_000, "quick": 10_000, "smoke": 100}, {"full": 18, "quick": 2, "smoke": 1}
-    for profile in ("full", "quick", "smoke"):
-        profiles.announce(profile, "cpu", lambda *parts: math.prod(parts), images, epochs, 0.01)
-    full, quick, hint, smoke, again = capsys.readouterr().out.splitlines()
+    given = {"IMAGES": {"full": 50_000, "quick": 10_000, "smoke": 100}, "EPOCHS": {"full": 18, "quick": 2, "smoke": 1}}
+    for values in ({"PROFILE": "full"}, {"PROFILE": "quick"}, {"PROFILE": "smoke"}, {"PROFILE": "quick", "EPOCHS": 3}):
+        profiles.settle(given | values, gpu=False)
+        profiles.announce("cpu", lambda images, epochs: 0.01 * images * epochs, "IMAGES", "EPOCHS")
+    full, quick, hint, smoke, again, fixed = capsys.readouterr().out.splitlines()
     assert full == 'Profile "full" on cpu: about 2.5 hours for the whole notebook here.'
     assert quick == 'Profile "quick" on cpu: about 3 minutes for the whole notebook here.'
     assert smoke == 'Profile "smoke" on cpu: about 10 seconds for the whole notebook here.'
-    assert hint == again == 'The full profile would take about 2.5 hours here: set PROFILE = "full" above.'
+    assert hint == again == 'The full profile would take about 2.5 hours: set PROFILE = "full" above.'
+    assert fixed == 'Profile "quick" on cpu: about 5 minutes for the whole notebook here.', "EPOCHS is the person's"
 
 
 # ---------------------------------------------------------------------------------- what a record holds
@@ -217,14 +244,49 @@ def test_names_of_folders_stay_short_and_apart(repository):
     assert one == again != two and len(one) <= 100
 
 
-def test_run_of_run_py_is_compared_with_the_record_but_stays_in_its_folder(repository, monkeypatch, capsys):
-    end(begin(), 0.9, HISTORY.assign(validation_accuracy=0.75))
+def test_run_of_run_py_stays_in_its_folder(repository, monkeypatch, capsys):
+    end(begin(), 0.9)
     monkeypatch.setenv("CIFAR10_OUTPUT", str(repository / "runs" / "noon"))
     capsys.readouterr()
-    for history in (HISTORY.assign(validation_accuracy=0.8), HISTORY):
-        end(begin(EPOCHS=5), 0.91, history)
-    first, *said, path = capsys.readouterr().out.splitlines()
-    assert first == "Unlike its record in results/: EPOCHS. Outputs go to runs/noon/."
-    assert said[1] == "Validation accuracy 80.00%; there it was 75.00%."
-    assert said[-1].startswith("Test accuracy 91.00%; there it was 90.00%. Choose by the quick profile")
-    assert path == "Record: runs/noon/results/custom_cnn-full-seed0.json"
+    end(begin(EPOCHS=2, LEARNING_RATE=0.2))
+    assert capsys.readouterr().out.splitlines() == [
+        "Unlike its record in results/: LEARNING_RATE.", "Outputs go to runs/noon/.",
+        "Record: runs/noon/results/custom_cnn-full-seed0.json",
+    ]  # fmt: skip
+
+
+def test_a_record_gives_way_to_a_whole_run_only(repository):
+    path = end(begin(), 0.9)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=r"^1 of 2 epochs are trained: run the training cell to its end first\.$"):
+        end(begin(), 0.1, HISTORY[:1])
+    with pytest.raises(InputError, match=r"^the record custom_cnn-full-seed0\.json was not written: a number in it is"):
+        end(begin(), 0.1, train_loss=math.nan)
+    assert path.read_bytes() == before
+
+
+def test_what_was_made_for_other_values_or_another_network_refuses_to_be_used(repository, capsys):
+    end(begin())
+    network = {"architecture": "bbbb2222", "layers": ["Linear"]}
+    cells.namespace = notebook = {"train": [1], "model": [2], "optimizer": [3], "history": [4], "mine": [5]}
+    run = begin()
+    notebook |= {"train": [1], "model": [2], "optimizer": [3], "history": [4]}
+    begin()  # the same once more
+    assert notebook["train"] == [1]
+    records.built(run, **network)
+    assert (
+        "Unlike its record in results/: architecture.\nOutputs go to runs/custom_cnn-full-" in capsys.readouterr().out
+    )
+    assert (run["layers"], begin(architecture="bbbb2222")["layers"]) == (["Linear"], ["Linear"])
+    for name, use in (
+        ("optimizer", "optimizer.state"),
+        ("history", "history['loss']"),
+        ("history", "len(history) * 2"),
+    ):
+        with pytest.raises(
+            InputError, match=rf"^{name} is of an earlier run .* run again from the cell that makes it\."
+        ):
+            eval(use, notebook)
+    assert (notebook["train"], notebook["model"], notebook["mine"]) == ([1], [2], [5])
+    begin(LEARNING_RATE=0.3)
+    assert [isinstance(notebook[name], cells.Older) for name in notebook] == [True, True, True, True, False]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 
+import numpy as np
 import pytest
-from conftest import SCORES, begin, end
+from conftest import HISTORY, SCORES, begin, end
 
 from helpers import data, files, metrics, records, report
 
@@ -177,3 +179,34 @@ def test_missing_marker_is_named_and_nothing_is_written(tree, capsys, marker):
 
 def test_this_trees_pages_and_models_agree_with_results_and_notebooks(capsys):
     assert report.main(["--check"]) == 0, capsys.readouterr()
+
+
+def test_runs_of_a_model_are_compared_image_by_image_and_the_best_comes_first(repository):
+    def ran(accuracy, right, **values):
+        history = HISTORY.assign(validation_accuracy=accuracy)
+        history.attrs["validation_correct"] = metrics.packed(np.arange(100) < right)
+        return end(begin(VALIDATION_IMAGES=100, **values), history=history)
+
+    ran(0.60, 60)
+    assert list(report.runs(ran(0.60, 60)).iloc[0]) == ["nothing", "60.00%", "", "", "this run, best"]
+    worse, better = ran(0.50, 50, EPOCHS=2, LEARNING_RATE=0.2), ran(0.62, 62, WIDTH=8, architecture="bbbb2222")
+    files.write_text(worse.with_name("custom_cnn-full-seed7.json"), "no record")
+    table = report.runs(better)
+    assert table.values.tolist() == [
+        ["WIDTH: None → 8; architecture: aaaa1111 → bbbb2222", "62.00%", "", "", "this run, best"],
+        ["nothing", "60.00%", "+2.00 points", "may be (p = 0.5)", ""],
+        ["LEARNING_RATE: 0.1 → 0.2", "50.00%", "+12.00 points", "hardly (p = 0.00049)", ""],
+    ]
+    assert list(report.runs(worse).iloc[:, -1]) == ["best", "", "this run"]
+    test_only = report.runs(end(begin("resnet18")))
+    assert test_only.columns[1] == "test accuracy" and list(test_only.iloc[:, -1]) == ["this run"]
+
+
+def test_history_has_the_same_columns_in_the_same_order_for_every_model():
+    table = HISTORY.assign(learning_rate=[0.1, 0.05], train_accuracy=[0.5, 0.6], resolution=16)
+    shown = report.history(table).to_html()
+    assert re.findall(r"<th [^>]*>([a-z ]+)</th>", shown) == [
+        "epoch", "train loss", "train accuracy", "learning rate", "seconds",
+    ]  # fmt: skip
+    assert "50.0%" in shown and ">30<" in shown
+    assert "resolution" in report.history(table.assign(resolution=[12, 16])).to_html()

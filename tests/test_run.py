@@ -246,6 +246,7 @@ def project(tmp_path_factory):
         ("--set EPOCS=3", ["EPOCS", "did you mean EPOCHS", "3_Model_Training_ResNet has PROFILE, EPOCHS, WIDTH."]),
         ("--set WIDTH=3 --notebooks 2", ["2_Model_Training_CNN has PROFILE, EPOCHS."]),
         ("--set EPOCHS", ["NAME=VALUE"]),
+        ("--set EPOCHS=three", ['--set EPOCHS=three: EPOCHS is "three": expected a whole number from 1.']),
         ("--notebooks 2 4", ["--notebooks", "'4'", "'1', '2', '3'"]),
         ("--profile huge", ["huge", "quick"]),
         ("tests", ["there is no command tests", "setup, test, report, lab"]),

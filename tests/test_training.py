@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from helpers import checkpoints, training
 from helpers.batches import Batches
-from helpers.files import REPOSITORY, InputError
+from helpers.files import REPOSITORY, InputError, Stopped
+from helpers.metrics import packed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DATA = np.random.default_rng(0).integers(0, 256, (100, 32, 32, 3), dtype=np.uint8), np.arange(100) % 10
@@ -108,6 +109,38 @@ def test_no_epochs_and_a_loss_that_is_no_longer_finite_are_refused_and_the_check
     assert len(torch.load(tmp_path / "run.pt", weights_only=True)["history"]) == 1
 
 
+def test_what_has_been_used_is_refused_unless_a_checkpoint_sets_it_back(tmp_path):
+    run, other = Run(), Run(seed=1)
+    with pytest.raises(
+        InputError, match=r"^the optimizer is of another network: run again from the cell with `optimiz"
+    ):
+        training.fit(other.model, run.train, optimizer=run.optimizer, epochs=1)
+    with pytest.raises(InputError, match=r"^the schedule is of another optimizer: run again from"):
+        run.fit(schedule=other.schedule)
+    with pytest.raises(
+        Stopped, match=r"^training stopped in epoch 1; nothing is saved: run again from the cell with `mo"
+    ):
+        run.fit(loss_function=interrupted_at(3))
+    before = run.end()
+    with pytest.raises(
+        InputError, match=r"^this network has been trained, and no checkpoint sets it back: run again fr"
+    ):
+        run.fit(checkpoint=tmp_path / "new.pt")
+    other.optimizer.step()
+    other.schedule.step()
+    with pytest.raises(InputError, match=r"^the optimizer or its schedule has been used: run again from the cell with"):
+        other.fit()
+    assert run.end() == before and not list(tmp_path.iterdir())
+
+
+def test_history_keeps_which_validation_images_are_right(tmp_path):
+    run = Run()
+    history = run.fit(checkpoint=tmp_path / "run.pt")
+    logits, labels = training.predict(run.model, run.validation, torch.float32)
+    assert history.attrs["validation_correct"] == packed(logits.argmax(1) == labels)
+    assert run.fit(checkpoint=tmp_path / "run.pt").attrs["validation_correct"] == packed(logits.argmax(1) == labels)
+
+
 def killed_run() -> None:
     """What a process of its own does; it ends as by kill -9 at the moment that it reads, such as "save 2"."""
     folder, moment, counts = Path(sys.argv[1]), sys.stdin.read(), collections.Counter()
@@ -153,13 +186,14 @@ def test_interrupted_run_carries_on_bit_for_bit(tmp_path, step, precision, fresh
     whole.model[0].register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
     whole.fit(**options)
     assert (seen, whole.model[0].weight.dtype) == ({options["precision"]}, torch.float32)
-    message = f"training stopped in epoch {done + 1}: {done} of 3 epochs are saved; run again to carry on"
-    with pytest.raises(KeyboardInterrupt, match=message):
+    saved = f"saved: {done} of 3 epochs. Run this cell again to carry on" if done else "run this cell again to begin"
+    with pytest.raises(Stopped, match=rf"^training stopped in epoch {done + 1}; {saved}"):
         run.fit(**options | {"loss_function": interrupted_at(step)}, checkpoint=tmp_path / "run.pt")
     assert bool(torch.load(tmp_path / "run.pt", weights_only=True)["scaler"]) is (precision == "float16")
     run = Run(seed=9) if fresh else run
     assert run.fit(**options, checkpoint=tmp_path / "run.pt").attrs["resumed"] is (done > 0)
-    assert f"Resumed from run.pt: {done} of 3 epochs are done." in capsys.readouterr().out
+    said = f"Resumed: {done} of 3 epochs are done. To start afresh, delete\nrun.pt\n"
+    assert (said in capsys.readouterr().out) == (done > 0)
     assert run.end() == whole.end()
     seconds = list(run.history["seconds"])
     run.fit(**options | {"loss_function": interrupted_at(1)}, checkpoint=tmp_path / "run.pt")  # it has ended
