@@ -104,7 +104,8 @@ def progress(label: str, checkpoint: Checkpoint | None = None) -> Iterator[list[
     try:
         yield [bar, *([checkpoint] if checkpoint else [])]
     except KeyboardInterrupt:
-        raise Stopped(bar.epoch + 1, bar.params["epochs"], checkpoint.saved if checkpoint else 0) from None
+        done, saved = (len(checkpoint.rows), checkpoint.saved) if checkpoint else (bar.epoch, 0)
+        raise Stopped(done + 1, bar.params["epochs"], saved) from None
     finally:
         if bar.bar is not None:
             bar.bar.close()

@@ -186,7 +186,8 @@ def test_from_arrays_takes_other_classes_and_every_array_counts():
         ({"test_labels": [0.0, 1.0]}, r"test labels are float64 \(2,\): expected integers \(2,\)"),
         ({"test_labels": [0, 256]}, r"test labels run from 0 to 256: expected 0 to 9"),
         ({"train_labels": [0, 1, 2, -1]}, r"train labels run from -1 to 2: expected 0 to 9"),
-        ({"class_names": [f"class {k}" for k in range(257)]}, r"257 classes: expected at most 256"),
+        ({"class_names": [f"class {k}" for k in range(257)]}, r"class_names has 257: expected 2 to 256"),
+        ({"class_names": ["one"]}, r"class_names has 1: expected 2 to 256"),
     ],
 )
 def test_from_arrays_refuses_what_does_not_fit(change, message):

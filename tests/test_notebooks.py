@@ -189,8 +189,8 @@ def run(output, tmp_path, monkeypatch):
     assert not checkpoints(), "a complete run leaves none"
 
 
-def checkpoints() -> list[Path]:
-    return list((REPOSITORY / "runs" / "checkpoints").glob(f"*-smoke-seed{SEED}-*"))
+def checkpoints(path: Path | None = None) -> list[Path]:
+    return list((REPOSITORY / "runs" / "checkpoints").glob(f"{MODELS.get(path, '*')}-smoke-seed{SEED}-*"))
 
 
 def check(path: Path, output: Path) -> dict:
@@ -217,45 +217,22 @@ def test_notebooks_run_on_real_images(run, cifar):
             assert (record["resumed"], len(record["history"])) == (False, 3)
 
 
-def test_keras_notebook_carries_on_after_a_kill_and_its_training_cell_can_run_again(run, output, tmp_path):
-    """kill -9 when two epochs are saved: notebook 1 carries on from there, and says so; after Ctrl-C, too."""
-    killed = tmp_path / "killed.ipynb"
-    parameters = {"DATA_ROOT": STAND_IN, "EPOCHS": 4, "COMPARISON_EPOCHS": 1}
-    notebook = nbformat.read(FIRST, as_version=4)
-    place = next(k for k, cell in enumerate(notebook.cells) if "keras_runs.checkpoint(" in cell.source)
-    notebook.cells.insert(place, nbformat.v4.new_code_cell(
-        "def save_and_die(self, epoch, logs, save=keras_runs.Checkpoint.on_epoch_end):\n"
-        "    save(self, epoch, logs)\n"
-        "    if epoch == 1:\n"
-        "        os.kill(os.getpid(), 9)\n"
-        "keras_runs.Checkpoint.on_epoch_end = save_and_die"
-    ))  # fmt: skip
-    nbformat.write(notebook, killed)
-    with pytest.raises(Exception, match="Kernel died"):
-        execute(killed, killed, **parameters)
-    assert len(checkpoints()) == 1
-    assert not list(output.rglob("*.json")), "killed before the end"
-    with Person(FIRST, **parameters) as person:
-        assert person.run() == []
-        assert "Resumed: 2 of 4 epochs are done." in person.said("keras_runs.checkpoint(")
-        assert check(FIRST, output)["resumed"] is True
-        (path,) = output.rglob("results/*.json")
-        before = path.read_bytes()
-        person.type("def stop(self, epoch, logs=None, real=keras_runs.Progress.on_epoch_begin):\n"
-                    "    real(self, epoch)\n"
-                    "    if epoch == 1:\n"
-                    "        __import__('signal').raise_signal(2)\n"
-                    "keras_runs.Progress.on_epoch_begin, begin = stop, keras_runs.Progress.on_epoch_begin")  # fmt: skip
-        stopped, *later = person.run("keras_runs.checkpoint(")
-        assert stopped.endswith("stopped in epoch 2; saved: 1 of 4 epochs. Run this cell again to carry on.")
-        assert "history is of an earlier run" in later[-1] and path.read_bytes() == before
-        person.type("keras_runs.Progress.on_epoch_begin = begin")
-        assert person.run("keras_runs.checkpoint(") == []
-        assert (check(FIRST, output)["resumed"], len(check(FIRST, output)["history"])) == (True, 4)
-        assert person.run("keras_runs.checkpoint(") == []  # once more, after the record: a new run, and a whole one
-        assert (check(FIRST, output)["resumed"], len(check(FIRST, output)["history"])) == (False, 4)
-
-
+INTERRUPT = """
+def interrupted(*parts, real={place}, calls=[], **named):
+    calls.append(1)
+    if len(calls) == 2:  # in the second epoch
+        signal.raise_signal(signal.SIGINT)
+    return real(*parts, **named)
+import signal
+before, {place} = {place}, interrupted
+"""
+DIE = """
+def die(self, epoch, logs, save=keras_runs.Checkpoint.on_epoch_end):
+    save(self, epoch, logs)
+    os.kill(os.getpid(), 9 * epoch)  # in the second epoch
+keras_runs.Checkpoint.on_epoch_end = die
+"""
+STOPPED = "Stopped: training stopped in epoch 2; saved: 1 of {} epochs. Run this cell again to carry on."
 SILLY = {
     "EPOCHS = 1.5": "EPOCHS is 1.5: expected a whole number from 1.",
     "EPOCHS = {'quick': 3}": "EPOCHS is {'quick': 3}, without a value for PROFILE \"smoke\": give it one.",
@@ -263,49 +240,75 @@ SILLY = {
     "LEARNING_RATE = '0.1'": 'LEARNING_RATE is "0.1": expected a number above 0.',
     "LABEL_SMOOTHING = 2": "LABEL_SMOOTHING is 2: expected a number from 0 to below 1.",
     "WIDTHS = [8, 8]": "WIDTHS is [8, 8]: expected a list of three whole numbers from 1.",
-    "SEED = 'a'": 'SEED is "a": expected a whole number from 0 to 2147483647.',
     "TEST_IMAGES = 0": "TEST_IMAGES is 0: expected a whole number from 1.",
     "FLIP = 1": 'FLIP is 1: expected "alternating", True or False.',
 }
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS[1:], ids=["2", "3"])
-def test_cells_run_again_in_any_order_give_a_whole_run_or_one_line_of_advice(run, output, path):
-    with Person(path, DATA_ROOT=STAND_IN, TRAIN_IMAGES=1_500) as person:
+def keras_again(output: Path) -> None:
+    """Notebook 1: kill -9 and Ctrl-C in the second epoch; the training cell again before and after the record."""
+    parameters = {"DATA_ROOT": STAND_IN, "EPOCHS": 4, "COMPARISON_EPOCHS": 1}
+    with Person(FIRST, **parameters) as killed:
+        for first, end in (("", "channels = "), ("train_index, ", "dense = "), ("def augmentation", "def baseline"),
+                           ("def baseline", "rows_ = "), ("validate = ", "pace = ")):  # fmt: skip
+            assert killed.run(first, end) == []
+        killed.type(DIE)
+        with pytest.raises(RuntimeError, match="Kernel died"):
+            killed.run("keras_runs.checkpoint(")
+    assert len(checkpoints(FIRST)) == 1 and not list(output.rglob("keras*.json"))
+    with Person(FIRST, **parameters) as person:
+        assert person.run() == []
+        assert "Resumed: 2 of 4 epochs are done." in person.said("keras_runs.checkpoint(")
+        assert check(FIRST, output)["resumed"] is True
+        (record,) = output.rglob("results/keras*.json")
+        before = record.read_bytes()
+        person.type(INTERRUPT.format(place="keras_runs.Progress.on_epoch_begin"))
+        stopped, *later = person.run("keras_runs.checkpoint(")
+        assert stopped == STOPPED.format(4)
+        assert "history is of an earlier run" in later[-1] and record.read_bytes() == before
+        for resumed in (True, False):  # carries on, and after the record begins anew
+            assert person.run("keras_runs.checkpoint(") == []
+            assert check(FIRST, output)["resumed"] is resumed
+
+
+def pytorch_again(path: Path, output: Path, parameters: dict) -> None:
+    """Notebooks 2 and 3: cells again, from the middle on, interrupted, with other values and with silly ones."""
+    with Person(path, DATA_ROOT=STAND_IN, TRAIN_IMAGES=1_000, **parameters) as person:
         assert person.run() == []
         assert check(path, output)["resumed"] is False
-        (record,) = output.rglob("results/*.json")
+        (record,) = output.rglob(f"results/{MODELS[path]}*.json")
         before = record.read_bytes()
-
-        refused = (
-            "InputError: this network has been trained, and no checkpoint sets it back: run again from the cell with"
-        )
         for place in ("training.fit(", "optimizer = "):
             first, *later = person.run(place)
-            assert first == f"{refused} `model = ...` on." and record.read_bytes() == before
+            assert first.startswith("InputError: this network has been trained, and no checkpoint sets it back: run ag")
+            assert first.endswith("again from the cell with `model = ...` on.")
             assert "history is of an earlier run" in later[-1], "no record without a training"
 
-        person.type("def stopped(*parts, real=training._train_epoch, calls=[]):\n"
-                    "    calls.append(1)\n"
-                    "    if len(calls) == 2:\n"
-                    "        __import__('signal').raise_signal(2)\n"
-                    "    return real(*parts)\n"
-                    "training._train_epoch = stopped")  # fmt: skip
-        (stopped,) = person.run("model = ", "plots.training_curves")
-        assert stopped.endswith("stopped in epoch 2; saved: 1 of 2 epochs. Run this cell again to carry on.")
+        person.type(INTERRUPT.format(place="training._train_epoch"))
+        assert person.run("model = ", "\n") == []
+        assert person.run("optimizer = ", "title = ") == [STOPPED.format(2)]
         changed = "LEARNING_RATE is 0.01 and was "
-        assert changed in person.type("LEARNING_RATE = 0.01")
+        assert changed in person.type("LEARNING_RATE = 0.01"), "at once"
         assert changed in person.run("optimizer = ")[0]
         assert person.run("hyperparameters = ", "model = ") == []
         assert person.run("optimizer = ", "plots.save")[0].startswith("InputError: model is of an earlier run")
         assert record.read_bytes() == before
-        for left in checkpoints():  # of the run that was interrupted
+        for left in checkpoints(path):  # of the run that was interrupted
             left.unlink()
-        assert person.run("hyperparameters = ") == []
-        assert check(path, output)["hyperparameters"]["LEARNING_RATE"] == 0.01
         if path == SECOND:
+            assert person.run("hyperparameters = ") == []
+            assert check(path, output)["hyperparameters"]["LEARNING_RATE"] == 0.01
             person.type("kept = dict(hyperparameters)")
             for silly, line in SILLY.items():
-                assert line in person.type(silly), "at once"
+                assert line in person.type(silly)
                 assert person.run("hyperparameters = ", "records.begin") == [f"InputError: {line}"]
                 person.type("globals().update(kept)")
+
+
+def test_cells_run_again_in_any_order_give_a_whole_run_or_one_line_of_advice(run, output):
+    small = {"VALIDATION_IMAGES": 200, "TEST_IMAGES": 500, "RESOLUTION": 8, "BATCH_SIZE": 100}
+    with ThreadPoolExecutor(2) as side_by_side:
+        tests = [side_by_side.submit(keras_again, output), side_by_side.submit(pytorch_again, THIRD, output, small),
+                 side_by_side.submit(pytorch_again, SECOND, output, {})]  # fmt: skip
+        for one in tests:
+            one.result()
