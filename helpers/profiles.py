@@ -160,7 +160,7 @@ def _after_cell(*_) -> None:
 
 def current() -> None:
     """Raise InputError if the notebook's parameters are not those that were settled: what is made of them would mix."""
-    names = {**_settled["places"], **_settled["values"]} if cells.namespace else {}
+    names = {**_settled["places"], **_settled["values"]} if cells.namespace and _settled else {}
     for name, was in names.items():
         if (now := cells.namespace.get(name)) != was:
             raise InputError(f"{name} is {now} and was {was}: run again from the cell below “Set-up” on.")

@@ -61,11 +61,13 @@ def begin(model="custom_cnn", profile="full", seed=0, name="CIFAR-10", architect
     return run | {"architecture": architecture}
 
 
-def end(run: dict, accuracy: float = 0.5, history: pd.DataFrame = HISTORY, **measured) -> Path:
+def end(run: dict, accuracy: float = 0.5, history: pd.DataFrame | None = None, **measured) -> Path:
     """... and its record, with this accuracy of 10,000 images."""
     interval = list(metrics.accuracy_interval(round(accuracy * 10_000), 10_000))
     test = SCORES | {"accuracy": accuracy, "images": 10_000, "accuracy_interval_95": interval}
     known = {"device": "cpu", "precision": "float32", "parameter_count": 1_234_567, "forward_flops": 89_000_000}
+    if history is None:  # as many epochs as it should have
+        history = HISTORY.iloc[[epoch % 2 for epoch in range(run["hyperparameters"]["EPOCHS"])]]
     return records.write(run, history=history, test=test, **known | measured)
 
 

@@ -233,8 +233,11 @@ def test_folder_that_cannot_be_written_is_named(folder, mirror, monkeypatch, nam
     assert f"the download failed: {folder} cannot be written ({why})." in error_of(folder, mirror())
 
 
-def test_folder_is_made_only_for_what_comes_and_never_its_parent(folder, mirror, tmp_path):
-    for root, words in ((tmp_path / "new", "no mirror served it"), (tmp_path / "no" / "such", "cannot be written")):
-        assert words in error_of(folder, mirror(Fault(status=404)), root=root)
+def test_a_folder_that_is_named_must_be_there_and_the_default_one_is_made_only_for_what_comes(folder, mirror, tmp_path):
+    for root in (tmp_path / "mistyped", tmp_path / "no" / "such"):
+        assert "there is no such folder" in error_of(folder, mirror(), root=root)
         assert not root.exists()
-    load(folder, mirror(), root=tmp_path / "new")
+    new = tmp_path / "new"
+    with pytest.raises(fetch.FetchError), fetch._alone(new):
+        raise fetch.FetchError("no mirror served it")
+    assert not new.exists()

@@ -134,7 +134,7 @@ class Person:
         start = next(k for k, source in enumerate(sources) if first in source)
         found = []
         for k in range(start, len(sources)):
-            if end in sources[k]:
+            if k > start and end in sources[k]:
                 break
             self.client.execute_cell(self.notebook.cells[k], k)
             for error in (o for o in self.notebook.cells[k].outputs if o.output_type == "error"):
@@ -286,7 +286,7 @@ def pytorch_again(path: Path, output: Path, parameters: dict) -> None:
 
         person.type(INTERRUPT.format(place="training._train_epoch"))
         assert person.run("model = ", "\n") == []
-        assert person.run("optimizer = ", "title = ") == [STOPPED.format(2)]
+        assert person.run("optimizer = ", "plots.training_curves") == [STOPPED.format(2)]
         changed = "LEARNING_RATE is 0.01 and was "
         assert changed in person.type("LEARNING_RATE = 0.01"), "at once"
         assert changed in person.run("optimizer = ")[0]

@@ -172,7 +172,7 @@ def test_figures_are_saved_beside_the_record_of_their_run(repository, capsys, fi
     assert fig.get_suptitle() == "a heading" + "\n(EPOCHS = 5)" * ("EPOCHS" in run), "what differs from the record"
 
 
-def test_figures_look_alike_everywhere_and_show_their_title_as_text_in_jupyter(output, monkeypatch):
+def test_figures_look_alike_everywhere_and_show_their_title_as_text_in_jupyter(repository, monkeypatch):
     plt.rcParams["text.usetex"] = True  # as a person's matplotlibrc may have it
     plots.use(named("CIFAR-10"), begin())
     assert not plt.rcParams["text.usetex"]

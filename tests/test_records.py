@@ -286,7 +286,7 @@ def test_what_was_made_for_other_values_or_another_network_refuses_to_be_used(re
         with pytest.raises(
             InputError, match=rf"^{name} is of an earlier run .* run again from the cell that makes it\."
         ):
-            eval(use, notebook)
+            eval(use, dict(notebook))
     assert (notebook["train"], notebook["model"], notebook["mine"]) == ([1], [2], [5])
     begin(LEARNING_RATE=0.3)
     assert [isinstance(notebook[name], cells.Older) for name in notebook] == [True, True, True, True, False]

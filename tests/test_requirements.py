@@ -20,7 +20,18 @@ def lines(name: str) -> list[str]:
 REQUIREMENTS = [Requirement(line) for line in lines("requirements.txt")]
 NAMES = [requirement.name for requirement in REQUIREMENTS]
 PINS = dict(line.split("==") for line in lines("tests/constraints.txt"))
-BROUGHT = {"IPython", "PIL", "h5py", "jupyter_client", "nbformat", "packaging", "psutil", "traitlets", "yaml"}
+BROUGHT = {
+    "IPython",
+    "PIL",
+    "h5py",
+    "jupyter_client",
+    "nbclient",
+    "nbformat",
+    "packaging",
+    "psutil",
+    "traitlets",
+    "yaml",
+}
 
 
 @pytest.mark.parametrize("requirement", REQUIREMENTS, ids=NAMES)

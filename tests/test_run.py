@@ -68,7 +68,7 @@ def make_project(folder: Path, error: str = "", *, missing: bool = True) -> Path
     """A small copy of the repository; `error`, unless empty, is what looking for CIFAR-10 ends with in it."""
     project = folder / "a copy [old] {1}" / "of it"
     (project / "helpers").mkdir(parents=True)
-    helpers = (f"helpers/{name}.py" for name in ("__init__", "files", "profiles", "execute"))
+    helpers = (f"helpers/{name}.py" for name in ("__init__", "files", "cells", "profiles", "execute"))
     for name in ("run.py", "requirements.txt", *helpers):
         shutil.copy(REPOSITORY / name, project / name)
     stubs = {"data": DATA.format(error=error, missing=missing), "records": RECORDS}
