@@ -11,13 +11,15 @@ import torch
 
 
 def orthogonal(
-    matrix: torch.Tensor, rounds: int = 3, precision: torch.dtype = torch.float32
-) -> torch.Tensor:  # fmt: skip
+    matrix: torch.Tensor,
+    rounds: int = 3,
+    precision: torch.dtype = torch.float32,
+) -> torch.Tensor:
     """About U Vᵀ of matrix = U S Vᵀ, by Newton-Schulz iterations computed in `precision`.
 
-    matrix: (rows, columns); the result has its shape and dtype. The coefficients are those of
-    Jordan et al. (2024, "Muon: an optimizer for hidden layers in neural networks"): they bring
-    singular values near one in few rounds, and not exactly to one.
+    matrix: (rows, columns); the result has its shape and dtype. The coefficients are
+    those of Jordan et al. (2024, "Muon: an optimizer for hidden layers in neural
+    networks"): they bring singular values near one in few rounds, and not exactly.
     """
     x = (matrix / (matrix.norm() + 1e-7)).to(precision)
     wide = x if len(x) <= x.shape[1] else x.T
@@ -30,10 +32,11 @@ def orthogonal(
 class Muon(torch.optim.SGD):
     """Muon for convolutions (weights of four dimensions), SGD for all other weights.
 
-    params, **settings: as of torch.optim.SGD, by parameter or group; convolutions use lr and
-    momentum, and are not decayed: each step resets their length, as BatchNorm divides it out.
-    precision: of the matrix products that make a step orthogonal; weights and averages stay in
-    their own dtype.
+    params, **settings: as of torch.optim.SGD, by parameter or group; convolutions use
+    lr and momentum, and are not decayed: each step resets their length, as BatchNorm
+    divides it out.
+    precision: of the matrix products that make a step orthogonal; weights and averages
+    stay in their own dtype.
     """
 
     def __init__(self, params, *, precision: torch.dtype = torch.float32, **settings):

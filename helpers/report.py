@@ -77,7 +77,7 @@ def comparison_table(records: list[dict], speed: dict[str, dict] | None = None) 
     return table if speed else table.drop(columns=["one picture", "pictures/s"], errors="ignore")
 
 
-def runs(path: Path) -> pd.DataFrame:
+def runs(path: Path) -> Styler:
     """All runs of a record's model, profile and data: what each has otherwise than the record in results/, and whether
     this one (`path`) is better on the validation images, image by image, by more than chance. The best comes first.
 
@@ -104,7 +104,8 @@ def runs(path: Path) -> pd.DataFrame:
         ", ".join(filter(None, [mark, "best" * (place == 0 and score[0] == "v")]))
         for place, mark in enumerate(table["mark"])
     ]
-    return table.rename(columns={"mark": ""}).fillna("")
+    table = table.rename(columns={"mark": ""}).fillna("")
+    return table.style.hide(axis="index").set_properties(subset=table.columns[:1], **{"text-align": "left"})
 
 
 def _run_row(record: dict, mine: dict, base: dict) -> dict:
@@ -120,11 +121,13 @@ def _run_row(record: dict, mine: dict, base: dict) -> dict:
     row |= {"validation accuracy": theirs, "this run is better by": "", "is that chance?": ""}
     if record is not mine and ours is not None:
         row["this run is better by"] = f"{100 * (ours - theirs):+.2f} points"
-        if {"validation_correct"} <= mine.keys() & record.keys() and old.get("VALIDATION_IMAGES"):
-            chance = paired(mine["validation_correct"], record["validation_correct"])[2]
-            row["is that chance?"] = f"{'may be' if chance > 0.05 else 'hardly'} (p = {chance:.2g})"
-        else:
-            row["is that chance?"] = "unknown: images not kept"
+        kept = [r.get("validation_correct") for r in (mine, record)]
+        same = mine["hyperparameters"].get("VALIDATION_IMAGES") == new.get("VALIDATION_IMAGES")
+        row["is that chance?"] = "unknown (other images)"
+        if all(kept) and same:
+            chance = paired(*kept)[2]
+            p = f"p = {chance:.2g}" if chance >= 1e-4 else "p < 0.0001"
+            row["is that chance?"] = f"{'may be' if chance > 0.05 else 'hardly'} ({p})"
     return row | {"mark": "this run" if record is mine else ""}
 
 
