@@ -19,7 +19,7 @@ class Older:
 
     def __repr__(self) -> str:
         name = vars(self)["_name"]
-        return f"{name} is of an earlier run (other values or another network): run again from the cell that makes it."
+        return f"{name} is of an earlier run: run again from the cell that makes it."
 
     def _refuse(self, *_, **__):
         raise InputError(repr(self))

@@ -49,10 +49,11 @@ class Muon(torch.optim.SGD):
             for w in [w for w in group["params"] if w.ndim == 4 and w.grad is not None]:
                 if "momentum_buffer" not in self.state[w]:
                     self.state[w]["momentum_buffer"] = torch.zeros_like(w)
-                average = self.state[w]["momentum_buffer"].mul_(group["momentum"]).add_(w.grad)
+                average = self.state[w]["momentum_buffer"]
+                average.mul_(group["momentum"]).add_(w.grad)
                 direction = w.grad + group["momentum"] * average  # Nesterov
                 w.mul_(len(w) ** 0.5 / w.norm())
-                step = orthogonal(direction.flatten(1), precision=self.precision).view_as(w)
-                w.sub_(group["lr"] * step)
+                step = orthogonal(direction.flatten(1), precision=self.precision)
+                w.sub_(group["lr"] * step.view_as(w))
                 w.grad = None  # SGD has nothing to do here
         return super().step(closure)

@@ -116,7 +116,7 @@ def _refuse_used(model: nn.Module, optimizer, schedule, *, begun: bool) -> None:
     if schedule is not None and schedule.optimizer is not optimizer:
         raise InputError(f"the schedule is of another optimizer: {again.format('optimizer')}.")
     if getattr(model, "trained_before", False) and not begun:
-        raise InputError(f"this network has been trained, and no checkpoint sets it back: {again.format('model')}.")
+        raise InputError(f"this network is trained already: {again.format('model')}.")
     if (optimizer.state or (schedule is not None and schedule.last_epoch > 0)) and not begun:
         raise InputError(f"the optimizer or its schedule has been used: {again.format('optimizer')}.")
 

@@ -280,7 +280,7 @@ def pytorch_again(path: Path, output: Path, parameters: dict) -> None:
         before = record.read_bytes()
         for place in ("training.fit(", "optimizer = "):
             first, *later = person.run(place)
-            assert first.startswith("InputError: this network has been trained, and no checkpoint sets it back: run ag")
+            assert first.startswith("InputError: this network is trained already: run ag")
             assert first.endswith("again from the cell with `model = ...` on.")
             assert "history is of an earlier run" in later[-1], "no record without a training"
 

@@ -122,9 +122,7 @@ def test_what_has_been_used_is_refused_unless_a_checkpoint_sets_it_back(tmp_path
     ):
         run.fit(loss_function=interrupted_at(3))
     before = run.end()
-    with pytest.raises(
-        InputError, match=r"^this network has been trained, and no checkpoint sets it back: run again fr"
-    ):
+    with pytest.raises(InputError, match=r"^this network is trained already: run again from the cell with"):
         run.fit(checkpoint=tmp_path / "new.pt")
     other.optimizer.step()
     other.schedule.step()
