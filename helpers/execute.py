@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import ast
 import difflib
+import html
 import io
 import json
 import logging
@@ -28,6 +29,7 @@ NARROW = """<style>@media (max-width: 1100px) {
 .jp-Cell pre {white-space: pre-wrap; overflow-wrap: anywhere} .jp-OutputArea-output {overflow-x: auto}
 .jp-Cell .jp-InputPrompt, .jp-Cell .jp-OutputPrompt {display: none} main {padding: 0 !important}
 }</style></head>"""  # code wraps where it is wider than the page
+NO_TEXT = 'alt="No description has been provided for this image"'  # nbconvert's, of every picture
 REFRESH, INTERVAL = 0.2, 30  # seconds between two states of what is running: on a terminal, and elsewhere
 
 
@@ -217,6 +219,9 @@ def keep(path: Path) -> str:
     write_text(path, nbformat.writes(notebook) + "\n")
     try:
         page = HTMLExporter().from_notebook_node(notebook)[0].replace("</head>", NARROW, 1)
+        shown = [output for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
+        said = iter([o.metadata.get("image/png", {}).get("alt", "") for o in shown if "image/png" in o.data])
+        page = re.sub(NO_TEXT, lambda _: f'alt="{html.escape(next(said, ""))}"', page)
         write_text(path.with_suffix(".html"), page)
     except Exception as error:  # of a template, an output: the notebook is what counts
         print(f"{path.name} could not be turned into HTML: {type(error).__name__}: {first_line(error)}")

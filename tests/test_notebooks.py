@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ import papermill
 import pytest
 from nbclient import NotebookClient
 
+from helpers import execute as engine
 from helpers import records
 from helpers.files import REPOSITORY, STAND_IN
 
@@ -78,6 +80,15 @@ def test_code_and_what_it_prints_fit_into_the_width_of_jupyterlab_and_pictures_h
     assert not [line for line in lines if len(line) > 96]
     shown = [output for output in outputs(path) if "image/png" in output.get("data", {})]
     assert all(output.metadata["image/png"]["alt"] for output in shown)
+
+
+def test_page_of_a_notebook_has_the_texts_of_its_pictures_and_wraps_code(tmp_path):
+    copy = Path(shutil.copy(SECOND, tmp_path))
+    engine.keep(copy)
+    page = copy.with_suffix(".html").read_text(encoding="utf-8")
+    texts = [o.metadata["image/png"]["alt"] for o in outputs(SECOND) if "image/png" in o.get("data", {})]
+    assert re.findall(r'<img alt="([^"]+)"', page)[1:] == texts  # the first is Colab's
+    assert engine.NARROW in page
 
 
 @each_notebook
