@@ -58,8 +58,6 @@ def fit(
     if epochs < 1:
         raise InputError(f"EPOCHS is {epochs}: expected at least 1 pass over the training set.")
     profiles.current()
-    if cells.namespace.get("model") is model:
-        cells.drop("history", "logits", "labels")
     precision = precision or choose_precision(train.device)
     scaler = torch.amp.GradScaler(train.device.type, enabled=precision == torch.float16)
     state = {"model": model, "optimizer": optimizer, "scaler": scaler}
@@ -70,6 +68,8 @@ def fit(
                 "optimizer": f"{type(optimizer).__name__} of {tensors} tensors",
                 "schedule": type(schedule).__name__}  # fmt: skip
     _refuse_used(model, optimizer, schedule, begun=checkpoint is not None and checkpoint.exists())
+    if cells.namespace.get("model") is model:  # the notebook's own, not one of an experiment beside it
+        cells.drop("history", "logits", "labels")
     history = checkpoints.resume(checkpoint, state, settings) if checkpoint else []
     model.trained_before, saved = True, len(history) if checkpoint and checkpoint.exists() else None
     resumed, correct = bool(history), None

@@ -293,7 +293,8 @@ def pytorch_again(path: Path, output: Path, parameters: dict) -> None:
             first, *later = person.run(place)
             assert first.startswith("InputError: this network is trained already: run ag")
             assert first.endswith("again from the cell with `model = ...` on.")
-            assert "history is of an earlier run" in later[-1], "no record without a training"
+            assert later == [] and check(path, output)["test"] == json.loads(before)["test"], "the good run stays"
+        before = record.read_bytes()
 
         person.type(INTERRUPT.format(place="training._train_epoch"))
         assert person.run("model = ", "\n") == []
