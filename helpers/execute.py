@@ -219,8 +219,8 @@ def keep(path: Path) -> str:
     write_text(path, nbformat.writes(notebook) + "\n")
     try:
         page = HTMLExporter().from_notebook_node(notebook)[0].replace("</head>", NARROW, 1)
-        shown = [output for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
-        said = iter([o.metadata.get("image/png", {}).get("alt", "") for o in shown if "image/png" in o.data])
+        results = [output for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
+        said = iter([o.metadata.get("image/png", {}).get("alt", "") for o in results if "image/png" in o.data])
         page = re.sub(NO_TEXT, lambda _: f'alt="{html.escape(next(said, ""))}"', page)
         write_text(path.with_suffix(".html"), page)
     except Exception as error:  # of a template, an output: the notebook is what counts
