@@ -85,19 +85,20 @@ def runs(path: Path) -> Styler:
     """
     roots = [place for base in (REPOSITORY, output_folder()) for place in (base, *sorted((base / "runs").glob("*")))]
     found: dict[str, dict] = {}
-    for folder in dict.fromkeys([path.parent, *(root / "results" for root in roots)]):
-        for file in sorted(folder.glob(f"{path.stem.rpartition('-seed')[0]}-seed*.json")):
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # no record
-                one = json.loads(file.read_text(encoding="utf-8")) | {"kept": folder == REPOSITORY / "results"}
-                found.setdefault(
-                    json.dumps([one["hyperparameters"], one.get("architecture"), one["data_fingerprint"]]), one
-                )
+    name = f"{path.stem.rpartition('-seed')[0]}-seed*.json"
+    for file in dict.fromkeys([path, *(file for root in roots for file in sorted((root / "results").glob(name)))]):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # no record
+            one = json.loads(file.read_text(encoding="utf-8")) | {"kept": file.parent == REPOSITORY / "results"}
+            same = [one["hyperparameters"], one.get("architecture"), one["data_fingerprint"]]
+            found.setdefault(json.dumps(same), one)
     mine, *others = found.values()
     others = [r for r in others if r["data_fingerprint"] == mine["data_fingerprint"]]
-    base = next((r for r in (mine, *others) if r["kept"]), mine)
+    base = min((r for r in (mine, *others) if r["kept"]), key=lambda r: r["seed"], default=mine)
     rows = [_run_row(r, mine, base) for r in (mine, *others)]
     score = next((name for name in ("validation accuracy", "test accuracy") if any(name in row for row in rows)), "")
     table = pd.DataFrame(rows).sort_values(score, ascending=False, kind="stable", na_position="last")
+    if score[0] == "v":
+        table = table.drop(columns="test accuracy", errors="ignore")
     table = pd.concat([table[:12], table[12:].query("mark == 'this run'")])
     table[score] = [f"{value:.2%}" if value == value else "" for value in table[score]]
     table["mark"] = [

@@ -198,6 +198,9 @@ def test_runs_of_a_model_are_compared_image_by_image_and_the_best_comes_first(re
         ["LEARNING_RATE: 0.1 → 0.2", "50.00%", "+12.00 points", "hardly (p = 0.00049)", ""],
     ]
     assert list(report.runs(worse).data.iloc[:, -1]) == ["best", "", "this run"]
+    seed = report.runs(ran(0.65, 65, seed=1)).data
+    assert list(seed.iloc[0]) == ["SEED: 0 → 1", "65.00%", "", "", "this run, best"]
+    assert "test accuracy" not in report.runs(end(begin(EPOCHS=3))).data, "where others have validation images"
     test_only = report.runs(end(begin("resnet18"))).data
     assert test_only.columns[1] == "test accuracy" and list(test_only.iloc[:, -1]) == ["this run"]
 
