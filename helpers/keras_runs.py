@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import sys
 import time
@@ -23,7 +22,7 @@ from tqdm import tqdm
 
 from helpers import cells, weights
 from helpers.files import REPOSITORY, InputError, Stopped, count, first_line, relative, replacing
-from helpers.records import TRAINED
+from helpers.metrics import refuse_infinite
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 standard_error = os.dup(2)
@@ -90,8 +89,7 @@ class Progress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs):
         logs |= {"seconds": self.end - self.start, "learning_rate": float(self.model.optimizer.learning_rate)}
-        if not math.isfinite(logs["loss"]):
-            raise InputError(f"the training loss is {logs['loss']} in epoch {epoch + 1}: try a lower LEARNING_RATE.")
+        refuse_infinite(logs["loss"], "training", epoch)
 
 
 @contextlib.contextmanager
@@ -157,7 +155,7 @@ def checkpoint(name: str, model: keras.Model, settings: object) -> Checkpoint:
 
     The notebook's training begins here: what it has of an earlier one is dropped.
     """
-    cells.drop(*TRAINED)
+    cells.drop(*cells.TRAINED)
     digest = zlib.crc32(repr((settings, architecture(model))).encode())
     return Checkpoint(REPOSITORY / "runs" / "checkpoints" / f"{name}-{digest:08x}.weights.h5")
 

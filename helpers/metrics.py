@@ -11,6 +11,8 @@ from scipy.special import log_softmax, softmax
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from helpers.files import InputError
+
 
 def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
     """Wilson's 95 % interval of an accuracy, as fractions (E. B. Wilson, JASA 1927)."""
@@ -20,17 +22,23 @@ def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def refuse_infinite(loss: float, part: str, epoch: int) -> None:
+    """Raise InputError for a loss of this part ("training", say) that is not finite; epochs count from 0."""
+    if not np.isfinite(loss):
+        raise InputError(f"the {part} loss is {loss} in epoch {epoch + 1}: try a lower LEARNING_RATE.")
+
+
 def packed(correct: np.ndarray) -> str:
     """(n,) bool, in hexadecimal digits: which images are right, small enough for a record."""
     return np.packbits(correct).tobytes().hex()
 
 
-def paired(ours: str, theirs: str) -> tuple[int, int, float]:
-    """Of two `packed` answers to the same images: how many only ours has right, and only theirs, and how likely chance
-    alone sets them at least as far apart (McNemar's test, 1947, in its exact form)."""
+def paired(ours: str, theirs: str) -> float:
+    """How likely chance alone sets two `packed` answers to the same images at least as far apart (McNemar's test,
+    1947, in its exact form)."""
     a, b = (np.unpackbits(np.frombuffer(bytes.fromhex(digits), np.uint8)).astype(bool) for digits in (ours, theirs))
     won, lost = int((a & ~b).sum()), int((b & ~a).sum())
-    return won, lost, float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
+    return float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
 
 
 def summary(logits: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> dict:

@@ -30,7 +30,6 @@ from helpers.profiles import PROFILES
 
 MODELS = {"keras_baseline": "Keras baseline", "custom_cnn": "Custom CNN", "resnet18": "ResNet-18"}
 LONGEST_NAME = 100  # characters of a folder's
-TRAINED = ("history", "logits", "labels")  # what a notebook has of a network's training and test
 _begun: dict = {}  # the notebook's run
 
 
@@ -56,7 +55,7 @@ def begin(model: str, notebook: str, profile: str, seed: int, hyperparameters: d
         print(f"Images/ keeps the figures of another run of this model: these go to {folder}/.")
     if any(_begun.get(key) != run[key] for key in run.keys() - {"git_commit"}):
         made = "train validation untouched x_train y_train subset chosen comparison floor model optimizer schedule"
-        cells.drop(*made.split(), *TRAINED)
+        cells.drop(*made.split(), *cells.TRAINED)
         _begun.clear()
     _begun.update(run)  # with its architecture, where the run goes on
     return dict(_begun)
@@ -68,7 +67,7 @@ def built(run: dict, *, architecture: str, layers: list[str]) -> None:
     architecture: digits that tell it from others; layers: the same in words (`weights.description`).
     """
     profiles.current()
-    cells.drop("optimizer", "schedule", *TRAINED)
+    cells.drop("optimizer", "schedule", *cells.TRAINED)
     known = run.get("architecture")
     for one in (run, _begun):
         one.update(architecture=architecture, layers=layers)

@@ -126,7 +126,7 @@ def _run_row(record: dict, mine: dict, base: dict) -> dict:
         same = mine["hyperparameters"].get("VALIDATION_IMAGES") == new.get("VALIDATION_IMAGES")
         row["is that chance?"] = "unknown (other images)"
         if all(kept) and same:
-            chance = paired(*kept)[2]
+            chance = paired(*kept)
             p = f"p = {chance:.2g}" if chance >= 1e-4 else "p < 0.0001"
             row["is that chance?"] = f"{'may be' if chance > 0.05 else 'hardly'} ({p})"
     return row | {"mark": "this run" if record is mine else ""}

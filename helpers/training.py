@@ -6,7 +6,6 @@ logits, labels = predict(model, test)
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from helpers import cells, checkpoints, profiles
 from helpers.batches import Batches
 from helpers.devices import autocast, choose_precision
 from helpers.files import InputError, Stopped
-from helpers.metrics import packed
+from helpers.metrics import packed, refuse_infinite
 
 
 def fit(
@@ -69,7 +68,7 @@ def fit(
                 "schedule": type(schedule).__name__}  # fmt: skip
     _refuse_used(model, optimizer, schedule, begun=checkpoint is not None and checkpoint.exists())
     if cells.namespace.get("model") is model:  # the notebook's own, not one of an experiment beside it
-        cells.drop("history", "logits", "labels")
+        cells.drop(*cells.TRAINED)
     history = checkpoints.resume(checkpoint, state, settings) if checkpoint else []
     model.trained_before, saved = True, len(history) if checkpoint and checkpoint.exists() else None
     resumed, correct = bool(history), None
@@ -86,11 +85,11 @@ def fit(
             loss, accuracy = _train_epoch(model, train, optimizer, schedule, loss_function, precision, scaler, bar)
             row |= {"train_loss": loss, "train_accuracy": accuracy, "learning_rate": optimizer.param_groups[0]["lr"]}
             row["seconds"] = time.perf_counter() - start
-            _refuse_infinite(loss, "training", epoch)
+            refuse_infinite(loss, "training", epoch)
             if validation is not None:
                 scores, correct = _validate(model, validation, precision, epoch)
                 row |= scores
-                _refuse_infinite(row["validation_loss"], "validation", epoch)
+                refuse_infinite(row["validation_loss"], "validation", epoch)
                 bar.set_postfix_str(f"validation {row['validation_accuracy']:.1%}")
             history.append(row)
             if checkpoint and checkpoints.save(checkpoint, state, settings, history):
@@ -119,11 +118,6 @@ def _refuse_used(model: nn.Module, optimizer, schedule, *, begun: bool) -> None:
         raise InputError(f"this network is trained already: {again.format('model')}.")
     if (optimizer.state or (schedule is not None and schedule.last_epoch > 0)) and not begun:
         raise InputError(f"the optimizer or its schedule has been used: {again.format('optimizer')}.")
-
-
-def _refuse_infinite(loss: float, part: str, epoch: int) -> None:
-    if not math.isfinite(loss):
-        raise InputError(f"the {part} loss is {loss} in epoch {epoch + 1}: try a lower LEARNING_RATE.")
 
 
 def _train_epoch(model, train, optimizer, schedule, loss_function, precision, scaler, bar) -> tuple[float, float]:
