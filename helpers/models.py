@@ -49,7 +49,8 @@ class Block(nn.Sequential):
 class CustomCNN(nn.Sequential):
     """(n, 3, 32, 32) normalised images -> (n, 10) logits"""
 
-    def __init__(self, widths=(64, 176, 192), classes=10, shortcut=True, dropout=0.0):
+    def __init__(self, widths=(64, 176, 192), classes=10, shortcut=True, dropout=0.0,
+                 head_dropout=0.0):
         a, b, c = widths
         settings = {"shortcut": shortcut, "dropout": dropout}
         head = nn.Linear(c, classes, bias=False)
@@ -58,7 +59,7 @@ class CustomCNN(nn.Sequential):
             Block(3, a, padding=0, **settings),
             Block(a, b, **settings),
             Block(b, c, **settings),
-            nn.AdaptiveMaxPool2d(1), nn.Flatten(), head,
+            nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Dropout(head_dropout)), nn.Flatten(), head,
         )
 
 
