@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from helpers.files import InputError
 
-TRAINED = ("history", "logits", "labels")  # what a notebook has of a network's training and test
+TRAINED = ("history", "logits", "labels", "views")  # what a notebook has of a network's training and test
 namespace: dict = {}  # a notebook's globals(); empty outside of one
 
 

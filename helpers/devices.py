@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import platform
 import time
 
 import torch
 
 from helpers.files import InputError
+
+
+def keep_memory() -> None:
+    """Freed memory stays with this process, where the C library is glibc; importing this module does it.
+
+    glibc gives a large block back to the system and gets it anew, page by page, for the next step of a training: that
+    took a quarter of the time of notebook 2 on a CPU (docs/performance.md).
+    """
+    with contextlib.suppress(OSError, TypeError, AttributeError):  # Windows, macOS, musl
+        allocator = ctypes.CDLL(None)
+        for option, value in ((-4, 0), (-1, -1), (-2, 2**28)):  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
+            allocator.mallopt(option, value)
+
+
+keep_memory()
 
 
 def choose_device(name: str = "auto") -> torch.device:

@@ -65,6 +65,16 @@ def choose_precision(gpu: bool, tries: int = 10) -> tuple[str, float]:
     return chosen, 2 * 64 * 16 * 16 * 9 * 64 * 64 / seconds[chosen]
 
 
+def matmul_flops() -> float:
+    """Floating-point operations a second of a large matrix product in the layers' type, as `devices.matmul_flops`."""
+    a, seconds = keras.ops.ones((1024, 1024), keras.mixed_precision.dtype_policy().compute_dtype), []
+    for _ in range(8):
+        start = time.perf_counter()
+        float(keras.ops.matmul(a, a)[0, 0])  # waits for the device
+        seconds.append(time.perf_counter() - start)
+    return 2 * 1024**3 / min(seconds)
+
+
 class Progress(keras.callbacks.Callback):
     """A bar with the time left; the seconds of training and the learning rate of each epoch go into the history.
 

@@ -5,6 +5,8 @@ Everything takes NumPy arrays, so PyTorch and Keras models are scored by the sam
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 from scipy.special import log_softmax, softmax
@@ -63,6 +65,20 @@ def summary(logits: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
         "per_class": {name: row.to_dict() for name, row in table.iterrows()},
         "confusion_matrix": confusion_matrix(labels, predicted, labels=range(len(class_names))).tolist(),
     }
+
+
+def views(answer: Callable[[np.ndarray], np.ndarray], images: np.ndarray, labels: np.ndarray) -> dict:
+    """Accuracy when the logits for several views of each image are averaged, which published records often count.
+
+    answer: images (n, 32, 32, 3) uint8 -> logits (n, classes). "flips": the image and its mirror image.
+    "flips_and_shifts": half of that, and half of both views shifted by one pixel up and left, and down and right (the
+    border is mirrored): the six views of airbench (Jordan 2024, arXiv 2404.00498).
+    """
+    padded = np.pad(images, [(0, 0), (1, 1), (1, 1), (0, 0)], mode="reflect")
+    plain, *shifted = (answer(view) + answer(view[:, :, ::-1])
+                       for view in (images, padded[:, :-2, :-2], padded[:, 2:, 2:]))  # fmt: skip
+    averaged = {"flips": plain, "flips_and_shifts": 2 * plain + sum(shifted)}
+    return {name: float((logits.argmax(1) == labels).mean()) for name, logits in averaged.items()}
 
 
 def per_class(logits: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> pd.DataFrame:

@@ -73,19 +73,22 @@ def confident_errors(images: np.ndarray, errors: pd.DataFrame, class_names: tupl
 # ------------------------------------------------------------------------------------- training, scores
 
 
-def training_curves(histories: dict[str, pd.DataFrame], title: str, floor: float = 0.0) -> Figure:
+def training_curves(
+    histories: dict[str, pd.DataFrame], title: str, floor: float = 0.0, choice: pd.DataFrame | None = None
+) -> Figure:
     """Loss and accuracy by epoch, train dashed and validation solid; one colour a run.
 
     histories: run name -> columns epoch, train_loss, train_accuracy, and if any validation_loss, validation_accuracy,
     resolution. floor: the lowest training loss that there can be, where that is not zero (label smoothing).
+    choice: of `records.choice`, for a run without validation images.
     """
-    if not any("validation_loss" in history for history in histories.values()):
+    if choice is None and not any("validation_loss" in history for history in histories.values()):
         title += " (no images set aside for validation)"
     fig, axes = _headed(title, 1, 2, figsize=(10, 3.8))
     for color, (name, history) in zip(COLORS, histories.items()):
         prefix = f"{name}: " if len(histories) > 1 else ""
         for ax, score in zip(axes, ("loss", "accuracy")):
-            _curve(ax, history, score, prefix, color)
+            _curve(ax, history, score, prefix, color, choice)
             if len(histories) == 1:
                 _mark_resolutions(ax, history)
     if floor > 0:
@@ -98,11 +101,16 @@ def training_curves(histories: dict[str, pd.DataFrame], title: str, floor: float
     return fig
 
 
-def _curve(ax: Axes, history: pd.DataFrame, score: str, prefix: str = "", color: str = COLORS[0]) -> None:
-    """One score by epoch: train dashed, and validation solid where there is one."""
+def _curve(
+    ax: Axes, history: pd.DataFrame, score: str, prefix: str = "", color: str = COLORS[0],
+    choice: pd.DataFrame | None = None,
+) -> None:  # fmt: skip
+    """One score by epoch: train dashed, and validation solid where there is one, or of the run `choice`."""
     for part, line, alpha in (("train", "--", 0.6), ("validation", "-", 1)):
-        if f"{part}_{score}" in history:
-            ax.plot(history["epoch"], history[f"{part}_{score}"], line, alpha=alpha, label=prefix + part,
+        lent = choice is not None and part == "validation" and "validation_loss" not in history
+        source, label = (choice, f"{part} (its own run)") if lent else (history, part)
+        if f"{part}_{score}" in source:
+            ax.plot(source["epoch"], source[f"{part}_{score}"], line, alpha=alpha, label=prefix + label,
                     color=color, marker="o", markersize=3.5)  # fmt: skip
     ax.set_xlabel("epoch")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -243,15 +251,23 @@ def gradient_sizes(sizes: dict[tuple, list[float]], losses: dict[tuple, list[flo
 # ---------------------------------------------------------------------------------------- comparisons
 
 
-def performance(history: pd.DataFrame, scores: dict, table: pd.DataFrame, title: str) -> Figure:
-    """How a network learned, and its recall by class. table: `metrics.per_class(...)`; scores: `metrics.summary`."""
-    fig, (left, right) = _headed(title, 1, 2, figsize=(11, max(3.9, 0.25 * len(table))), width_ratios=[1, 1.25])
-    _curve(left, history, "accuracy")
-    left.axhline(scores["accuracy"], color="0.4", linestyle=":", label="test, at the end")
-    _mark_resolutions(left, history)
-    left.set(ylabel="accuracy", title="Accuracy by epoch, and pixels a side")
-    _percent(left.yaxis)
-    left.legend(fontsize=9, loc="lower right", bbox_to_anchor=(1, 0.08))
+def performance(
+    history: pd.DataFrame, scores: dict, table: pd.DataFrame, title: str, choice: pd.DataFrame | None = None
+) -> Figure:
+    """How a network learned, and its recall by class. table: `metrics.per_class(...)`; scores: `metrics.summary`;
+    choice: of `records.choice`, for a run without validation images."""
+    fig, axes = _headed(title, 1, 3, figsize=(13, max(3.9, 0.25 * len(table))), width_ratios=[1, 1, 1.15])
+    loss, accuracy, right = axes
+    for ax, score in ((loss, "loss"), (accuracy, "accuracy")):
+        _curve(ax, history, score, choice=choice)
+        ax.set_title(score.capitalize())
+    accuracy.axhline(scores["accuracy"], color="0.4", linestyle=":", label="test, at the end")
+    for ax in (loss, accuracy):
+        _mark_resolutions(ax, history)
+    loss.set_ylabel("cross-entropy (nats)")
+    accuracy.set_ylabel("accuracy")
+    _percent(accuracy.yaxis)
+    accuracy.legend(fontsize=9, loc="lower right", bbox_to_anchor=(1, 0.08))
     bars = right.barh(short(table.index), table["recall"], color=COLORS[0])
     right.set(xlabel="share of the class that is recognised (recall)", title="Recall by class", xlim=(0, 1))
     _percent(right.xaxis)

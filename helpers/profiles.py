@@ -1,7 +1,7 @@
 """Profiles and parameters: how much a notebook does, and whether every value of its first cell can be meant.
 
-"full" is the headline recipe, "quick" takes minutes, "smoke" seconds. A parameter is one value, or a dictionary with
-one for each profile.
+"full" is the headline recipe, "full-validation" the same with images set aside to judge by, "quick" takes minutes,
+"smoke" seconds. A parameter is one value, or a dictionary with one for each profile ("full-validation": else full's).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numbers import Integral, Real
 from helpers import cells
 from helpers.files import InputError
 
-PROFILES = ("full", "quick", "smoke")
+PROFILES = ("full", "full-validation", "quick", "smoke")
 PLACES = {"PROFILE", "DEVICE", "DATA_ROOT"}  # parameters that say where a run happens, not what it does
 PLAIN = (bool, int, float, str, list, tuple, type(None))
 _settled: dict = {}  # of the notebook: the parameters' values for its profile, and all that it was given
@@ -97,13 +97,22 @@ def _by_profile(value: object) -> bool:
     return isinstance(value, dict) and bool(value.keys() & set(PROFILES))
 
 
+def _of(value: object, profile: str) -> object:
+    """A parameter's value for the profile."""
+    return value.get(profile, value.get(_kind(profile))) if _by_profile(value) else value
+
+
+def _kind(profile: str) -> str:
+    return profile.removesuffix("-validation")
+
+
 # ------------------------------------------------------------------------------------- a notebook's values
 
 
 def choose_profile(name: str, *, gpu: bool) -> str:
     """ "auto" gives $CIFAR10_PROFILE where it is set, else "full" with a GPU and "quick" without.
 
-    Raises InputError for another name than "auto", "full", "quick" or "smoke".
+    Raises InputError for another name than "auto", "full", "full-validation", "quick" or "smoke".
     """
     check("PROFILE", name)
     if name == "auto" and (name := os.environ.get("CIFAR10_PROFILE") or "auto") not in ("auto", *PROFILES):
@@ -138,9 +147,9 @@ def _values(namespace: dict, gpu: bool) -> dict:
         check(name, value)
     profile, values = choose_profile(given.get("PROFILE", "auto"), gpu=gpu), {}
     for name, value in given.items():
-        if _by_profile(value) and profile not in value:
+        if _by_profile(value) and not {profile, _kind(profile)} & value.keys():
             raise InputError(f'{name} is {value}, without a value for PROFILE "{profile}": give it one.')
-        values[name] = value[profile] if _by_profile(value) else value
+        values[name] = _of(value, profile)
     if (was := _settled.get("places", {}).get("PROFILE", profile)) != profile and not any(
         map(_by_profile, given.values())
     ):
@@ -186,12 +195,12 @@ def announce(device: str, seconds: Callable[..., float], *names: str) -> None:
     profile, given = _settled["places"]["PROFILE"], _settled["given"]
 
     def estimate(name: str) -> str:
-        return _minutes(seconds(*(v[name] if _by_profile(v := given[key]) else v for key in names)))
+        return _minutes(seconds(*(_of(given[key], name) for key in names)))
 
     print(f'Profile "{profile}" on {device}: about {estimate(profile)} for the whole notebook here.')
     if given.get("PROFILE") == "auto" and os.environ.get("CIFAR10_PROFILE"):
         print('(PROFILE is "auto": CIFAR10_PROFILE chose, which is what `python run.py --profile` sets.)')
-    if profile != "full" and all(_by_profile(given[key]) for key in names):  # none is fixed by the person
+    if _kind(profile) != "full" and all(_by_profile(given[key]) for key in names):  # none is fixed by the person
         print(f'The full profile would take about {estimate("full")}: set PROFILE = "full" above.')
 
 

@@ -116,6 +116,16 @@ def weights_path(record: Path) -> Path:
     return record.parents[1] / "weights" / f"{record.stem}.safetensors"
 
 
+def choice(run: dict) -> pd.DataFrame | None:
+    """The history of the run that judged this run's recipe: the same values and layers, but with validation images set
+    aside (profile "full-validation" beside "full"). None for other profiles, and where results/ has none."""
+    found = _reference(run | {"profile": f"{run['profile']}-validation"}) or {}
+    apart = {"SEED": None, "TRAIN_IMAGES": None, "VALIDATION_IMAGES": None}
+    same = [[r.get("hyperparameters", {}) | apart, r.get("architecture"), r.get("data_fingerprint")]
+            for r in (run, found)]  # fmt: skip
+    return pd.DataFrame(found["history"]) if same[0] == same[1] else None
+
+
 def load(*folders: Path) -> list[dict]:
     """All records in a folder, in the order of the models, each with its `file`; a model that a folder has no record of
     is looked for in the next one. Raises InputError for a file that is no record."""

@@ -60,12 +60,14 @@ def comparison_table(records: list[dict], speed: dict[str, dict] | None = None) 
         low, high = accuracy_interval(round(np.mean(tests) * first["test"]["images"]), first["test"]["images"])
         spread = f" ± {100 * np.std(tests, ddof=1):.2f} ({len(tests)} seeds)" if len(tests) > 1 else " (one run)"
         measured = (speed or {}).get(first["model"], {})
+        flips = [r["test"]["views"]["flips"] for r in group if "views" in r["test"]]
         rows.append({
             "model": title(first),
             "profile": first["profile"],
             "data": first["data"],
             "test accuracy": f"{np.mean(tests):.2%}{spread}",
             "95 % interval": f"{low:.1%} to {high:.1%}",
+            "with flips": f"{np.mean(flips):.2%}" if len(flips) == len(group) else "",
             "macro F1": f"{np.mean([r['test']['macro_f1'] for r in group]):.3f}",
             "parameters": f"{first['parameter_count'] / 1e6:.2f} M" if "parameter_count" in first else "",
             "forward": f"{first['forward_flops'] / 1e6:.0f} MFLOP" if "forward_flops" in first else "",
@@ -74,7 +76,7 @@ def comparison_table(records: list[dict], speed: dict[str, dict] | None = None) 
             "pictures/s": f"{measured['images_per_second']:,.0f}" if measured else "",
         })  # fmt: skip
     table = pd.DataFrame(rows)
-    return table if speed else table.drop(columns=["one picture", "pictures/s"], errors="ignore")
+    return table.loc[:, (table != "").any()]  # what no model has is no column
 
 
 def runs(path: Path) -> Styler:
@@ -172,8 +174,9 @@ def record_sections(records: list[dict], speed: dict[str, dict]) -> dict[str, st
     table = comparison_table(records, speed).drop(columns=["data", "profile"])
     if speed.keys() >= {group[0]["model"] for group in groups}:
         table = table.assign(**{"best for": best_for(groups, speed)})
+    flips = "*With flips*: the answers to an image and to its mirror image averaged, as many published figures are."
     devices = "; ".join(dict.fromkeys(f"{group[0]['device']}, {group[0]['precision']}" for group in groups))
-    note = f"Profile {', '.join(dict.fromkeys(group[0]['profile'] for group in groups))}; trained on {devices}."
+    note = f"Profile {', '.join(dict.fromkeys(group[0]['profile'] for group in groups))}; trained on {devices}. {flips}"
     f1 = pd.DataFrame({name: {
         label: f"{np.mean([r['test']['per_class'][label]['f1'] for r in group]):.3f}"
         for label in group[0]["class_names"]

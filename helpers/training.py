@@ -37,6 +37,7 @@ def fit(
     precision: torch.dtype | None = None,
     checkpoint: Path | None = None,
     settings: dict | None = None,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Train `model` for `epochs` passes over `train`; the history has one row an epoch.
 
@@ -74,7 +75,7 @@ def fit(
     resumed, correct = bool(history), None
     bar = tqdm(
         total=epochs * len(train), initial=len(history) * len(train), unit="step", file=sys.stdout, ncols=96,
-        mininterval=0.5, disable=len(history) == epochs,
+        mininterval=0.5, disable=len(history) == epochs or not progress,
     )  # fmt: skip
     try:
         for epoch in range(len(history), epochs):

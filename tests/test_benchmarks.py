@@ -6,10 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import ablations, notebooks
-from helpers.files import REPOSITORY
+from helpers import metrics
+from helpers.files import REPOSITORY, InputError
 from helpers.records import MODELS
 
 KEYS = {"date", "python", "versions", "script", "table", "note", "measurements"}
@@ -55,8 +57,9 @@ def runs(monkeypatch) -> list[dict]:
     def papermill(command: list[str], env: dict, **_):
         values = {k: v for word in command[command.index("-y") + 1 :: 2] for k, v in json.loads(word).items()}
         recipe = notebooks.build(notebooks.CNN, "full")
-        history = [{"validation_accuracy": 0.8 + 0.01 * len(asked)}]
-        made = {"hyperparameters": recipe["hyperparameters"] | values, "parameter_count": recipe["parameters"]}
+        history = [{"validation_accuracy": 0.5, "validation_loss": 1.0}]
+        correct = np.arange(values["VALIDATION_IMAGES"]) < 5_000 - 100 * len(asked)
+        made = {"hyperparameters": recipe["hyperparameters"] | values, "validation_correct": metrics.packed(correct)}
         results = Path(env["CIFAR10_OUTPUT"]) / "results"
         results.mkdir()
         (results / "made.json").write_text(json.dumps(made | {"history": history}), encoding="utf-8")
@@ -66,22 +69,24 @@ def runs(monkeypatch) -> list[dict]:
     return asked
 
 
-def test_ablations_run_once_for_each_set_of_values(output, runs, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(ablations, "REPOSITORY", tmp_path)
-    ablations.main(["--write"])
-    assert len(runs) == 1 + len(ablations.WITHOUT)
+def test_ablations_run_once_for_each_set_of_values(output, runs, capsys, monkeypatch):
+    monkeypatch.setattr(ablations.os, "cpu_count", lambda: 1)
+    ablations.main(["--sets", "ablations", "--write"])
+    tried = ablations.SETS["ablations"][2]
+    assert len(runs) == len(tried)
     found = json.loads((output / "results" / "benchmarks" / "ablations.json").read_text(encoding="utf-8"))
     assert found.keys() == KEYS
-    assert first_column(found) == [*ablations.WITHOUT]
-    assert [row["worth, points"] for row in found["table"]][:2] == ["-1.0", "-2.0"]
+    assert first_column(found) == [*tried]
+    assert [row["difference, points"] for row in found["table"]][:3] == ["", "-1.0 ± 0.2", "-2.0 ± 0.3"]
     assert found["note"] in capsys.readouterr().out
-    ablations.main([])
-    assert len(runs) == 1 + len(ablations.WITHOUT)  # all are there
-    ablations.record("recipe-seed0", ablations.MINIATURE | {"EPOCHS": 2})
-    assert runs[-1]["EPOCHS"] == 2  # that one was not
+    ablations.main(["--sets", "ablations"])
+    assert len(runs) == len(tried)  # all are there
+    with pytest.raises(InputError, match=r"^NO_SUCH: no parameter of notebook 2 any more, and NO_SUCH=1\.json is not"):
+        ablations.record("ablations", {"NO_SUCH": 1})
 
 
 def test_every_ablation_changes_the_recipe():
     recipe = notebooks.build(notebooks.CNN, "full")
-    for name, values in ablations.WITHOUT.items():
-        assert all(recipe[key] != value for key, value in values.items()), name
+    for _, _, tried in ablations.SETS.values():
+        for name, values in tried.items():
+            assert all(recipe.get(key) != value for key, value in values.items()), name

@@ -1,5 +1,8 @@
 """helpers.devices: where PyTorch computes here, and in which type."""
 
+import platform
+import resource
+
 import pytest
 import torch
 
@@ -20,6 +23,16 @@ def machine(monkeypatch):
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in names)
 
     return pretend
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about glibc's allocator")
+def test_freed_memory_is_used_again_without_asking_the_system():
+    def page_faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.empty(10_000_000).fill_(1)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    assert sum(page_faults() for _ in range(40)) < 200_000, "40 times 40 MB are 390,000 pages"
 
 
 @pytest.mark.parametrize(

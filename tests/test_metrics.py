@@ -6,9 +6,11 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from conftest import LABELS, LOGITS
 from scipy.special import softmax
 from sklearn import metrics as sklearn_metrics
+from torch.nn import functional as F
 
 from helpers import metrics
 from helpers.data import CLASS_NAMES
@@ -47,6 +49,23 @@ def test_summary_agrees_with_scikit_learn():
     assert test["loss"] == pytest.approx(sklearn_metrics.log_loss(LABELS, softmax(LOGITS, 1)), rel=1e-6)
     assert json.loads(json.dumps(test)) == test, "a record holds plain values"
     assert metrics.per_class(LOGITS, LABELS, CLASS_NAMES).to_dict("index") == test["per_class"]
+
+
+def test_views_are_those_of_airbench():
+    generator = np.random.default_rng(0)
+    images, weights = generator.integers(0, 256, (300, 32, 32, 3), np.uint8), generator.normal(size=(3072, 10))
+
+    def answer(views):
+        return views.reshape(len(views), -1) / 255 @ weights
+
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    padded = F.pad(x, (1,) * 4, "reflect")
+    pairs = [(view, view.flip(-1)) for view in (x, padded[:, :, 0:32, 0:32], padded[:, :, 2:34, 2:34])]
+    plain, *shifted = (sum(answer(view.permute(0, 2, 3, 1).numpy()) for view in pair) / 2 for pair in pairs)
+    labels, all_six = plain.argmax(1), (0.5 * plain + 0.25 * sum(shifted)).argmax(1)
+    expected = {"flips": 1.0, "flips_and_shifts": (all_six == labels).mean()}
+    assert 0.2 < expected["flips_and_shifts"] < 0.8
+    assert metrics.views(answer, images, labels) == expected
 
 
 @pytest.mark.parametrize(

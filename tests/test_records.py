@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import HISTORY, begin, end
 
@@ -72,8 +73,8 @@ def test_paths_times_and_errors_in_words(repository):
     [
         ("auto", "", True, "full"), ("auto", "", False, "quick"), ("auto", "smoke", True, "smoke"),
         ("auto", "auto", False, "quick"), ("full", "smoke", False, "full"), ("quick", "", True, "quick"),
-        ("fast", "", False, 'PROFILE is "fast": expected "auto", "full", "quick" or "smoke".'),
-        ("auto", "slow", True, 'CIFAR10_PROFILE is "slow": expected "auto", "full", "quick" or "smoke".'),
+        ("fast", "", False, 'PROFILE is "fast": expected "auto", "full", "full-validation", "quick" or "smoke".'),
+        ("auto", "slow", True, 'CIFAR10_PROFILE is "slow": expected "auto", "full", "full-validation", "quick" or "s'),
     ],
 )  # fmt: skip
 def test_profile_is_the_named_one_or_that_of_the_machine(monkeypatch, name, variable, gpu, expected):
@@ -81,7 +82,7 @@ def test_profile_is_the_named_one_or_that_of_the_machine(monkeypatch, name, vari
     try:
         assert profiles.choose_profile(name, gpu=gpu) == expected
     except InputError as error:
-        assert str(error) == expected
+        assert str(error).startswith(expected)
 
 
 def test_parameters_get_their_value_for_the_profile():
@@ -96,6 +97,8 @@ def test_parameters_get_their_value_for_the_profile():
         InputError, match=r"^PROFILE is full, and the values are those of quick: run again from the fir"
     ):
         profiles.settle(namespace | {"PROFILE": "full"}, gpu=False)
+    validated = {"EPOCHS": {"full": 9, "quick": 2}, "IMAGES": {"full": 50, "full-validation": 45, "quick": 45}}
+    assert profiles.settle(validated | {"PROFILE": "full-validation"}, gpu=False) == {"EPOCHS": 9, "IMAGES": 45}
     assert profiles.table({"SIDES": [16, 16, 24], "WIDTHS": [64, 176], "A": "b"}) == {
         "SIDES": "2×16, 24", "WIDTHS": "64, 176", "A": "b",
     }  # fmt: skip
@@ -235,6 +238,16 @@ def test_run_unlike_its_record_has_a_folder_of_its_own(repository, capsys, chang
     assert records.weights_path(path).parent == base / "weights"
     assert records.own_folder(run, figures=True) == (own or figures)
     assert (first.read_bytes() != before) == (path == first), "only the recipe may replace a record"
+
+
+def test_the_run_that_judged_a_recipe_is_found_beside_its_full_run(repository):
+    kept = {"TRAIN_IMAGES": 50_000, "VALIDATION_IMAGES": 0}
+    path = end(begin(profile="full-validation", TRAIN_IMAGES=45_000, VALIDATION_IMAGES=5_000), 0.9)
+    assert path == repository / "results" / "custom_cnn-full-validation-seed0.json"
+    pd.testing.assert_frame_equal(records.choice(begin(seed=3, **kept)), HISTORY[:2])
+    others = ({"LEARNING_RATE": 0.2}, {"architecture": "bbbb2222"}, {"profile": "quick"}, {"model": "resnet18"},
+              {"name": "stand-in"}, {"profile": "full-validation"})  # fmt: skip
+    assert all(records.choice(begin(**kept | other)) is None for other in others)
 
 
 def test_names_of_folders_stay_short_and_apart(repository):
