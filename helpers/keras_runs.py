@@ -195,13 +195,13 @@ def history_table(rows: list[dict] | dict[str, list]) -> pd.DataFrame:
     return table.rename(columns=new).assign(epoch=table["epoch"] + 1)
 
 
-def save_weights(model: keras.Model, path: Path) -> Path:
+def packed_weights(model: keras.Model) -> bytes:
     """The model's weights as float16 safetensors, each named after its place in the model: "3.kernel"."""
-    return weights.save_arrays({name: keras.ops.convert_to_numpy(w) for name, w in _named(model).items()}, path)
+    return weights.packed_arrays({name: keras.ops.convert_to_numpy(w) for name, w in _named(model).items()})
 
 
 def load_weights(model: keras.Model, path: Path) -> None:
-    """Put the weights of `save_weights` into a model of the same architecture; InputError if it is another."""
+    """Put a file of `packed_weights` into a model of the same architecture; InputError if it is another."""
     arrays, named = load_file(path), _named(model)  # nothing in the file is executed
     if {name: array.shape for name, array in arrays.items()} != {name: tuple(w.shape) for name, w in named.items()}:
         raise InputError(f"{relative(path)} does not fit this model: other layers or other shapes.")

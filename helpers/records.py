@@ -25,7 +25,7 @@ import pandas as pd
 
 from helpers import cells, profiles
 from helpers.data import Cifar10
-from helpers.files import REPOSITORY, STAND_IN, InputError, output_folder, relative, write_text
+from helpers.files import REPOSITORY, STAND_IN, InputError, output_folder, relative, replacing, write_text
 from helpers.profiles import PROFILES
 
 MODELS = {"keras_baseline": "Keras baseline", "custom_cnn": "Custom CNN", "resnet18": "ResNet-18"}
@@ -76,11 +76,21 @@ def built(run: dict, *, architecture: str, layers: list[str]) -> None:
         print(f"Unlike its record in results/: {', '.join(changes)}.\nOutputs go to {folder}/.")
 
 
-def write(run: dict, *, history: pd.DataFrame, test: dict, device: str, precision: str, **measured) -> Path:
+def write(
+    run: dict,
+    *,
+    history: pd.DataFrame,
+    test: dict,
+    device: str,
+    precision: str,
+    weights: bytes | None = None,
+    **measured,
+) -> Path:
     """Complete the record of a run and write it as results/<model>-<profile>-seed<seed>.json; gives its path.
 
     history: one row an epoch, with a `seconds` column. test: `metrics.summary(...)`. measured: parameter_count,
-    forward_flops, train_images, resumed and what else the notebook knows; None is left out.
+    forward_flops, train_images, resumed and what else the notebook knows; None is left out. weights: the content of the
+    file that goes to weights/ beside results/, with its SHA-256 in the record.
     Raises InputError for a training that did not come to its end, a number that is not finite, and where the folder is
     not writable; a record that is there stays then.
     """
@@ -90,19 +100,25 @@ def write(run: dict, *, history: pd.DataFrame, test: dict, device: str, precisio
     record = run | {
         "device": device, "precision": precision, "train_seconds": float(history["seconds"].sum()),
         "peak_memory_bytes": peak_memory_bytes(), "versions": versions(),
-        "validation_correct": history.attrs.get("validation_correct"), **measured,
+        "validation_correct": history.attrs.get("validation_correct"),
+        "weights_sha256": hashlib.sha256(weights).hexdigest() if weights else None, **measured,
         "history": history.to_dict("records"), "test": test,
     }  # fmt: skip
     record = {key: value for key, value in record.items() if value is not None}
     path = output_folder("results", own=own_folder(run)) / f"{run['model']}-{run['profile']}-seed{run['seed']}.json"
     try:
         write_text(path, json.dumps(record, indent=1, default=_plain, allow_nan=False) + "\n")
+        if weights:
+            with replacing(weights_path(path)) as part:
+                part.write_bytes(weights)
     except ValueError:
         raise InputError(f"the record {path.name} was not written: a number in it is not finite.") from None
     except OSError as error:
         advice = "make room or set CIFAR10_OUTPUT to a writable folder, and run this cell again; nothing is lost"
         raise InputError(f"the record {path.name} cannot be written ({error.strerror}): {advice}.") from None
     print(f"Record: {relative(path)}")
+    if weights:
+        print(f"Weights: {relative(weights_path(path))}, {len(weights) / 1e6:.1f} MB")
     return path
 
 

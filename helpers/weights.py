@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
-from helpers.files import InputError, relative, replacing
+from helpers.files import InputError, relative
 
 if TYPE_CHECKING:  # notebook 1 saves Keras's weights without PyTorch
     from torch import nn
@@ -23,16 +23,16 @@ if TYPE_CHECKING:  # notebook 1 saves Keras's weights without PyTorch
 NOTEBOOK_MODULES = ("__main__", "helpers.models")  # where a notebook's own classes stand
 
 
-def save(model: nn.Module, path: Path) -> Path:
-    """Write a network's parameters and buffers to a safetensors file, floating-point ones in float16; gives `path`.
+def packed(model: nn.Module) -> bytes:
+    """A network's parameters and buffers as the content of a safetensors file, floating-point ones in float16.
 
     Raises InputError for a value that float16 cannot hold (beyond 65,504, or not finite).
     """
-    return save_arrays({name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}, path)
+    return packed_arrays({name: value.detach().cpu().numpy() for name, value in model.state_dict().items()})
 
 
-def save_arrays(arrays: dict[str, np.ndarray], path: Path) -> Path:
-    """`save` for named arrays of any library, Keras say."""
+def packed_arrays(arrays: dict[str, np.ndarray]) -> bytes:
+    """`packed` for named arrays of any library, Keras say."""
     tensors = {}
     for name, value in arrays.items():
         with np.errstate(over="ignore"):
@@ -40,13 +40,11 @@ def save_arrays(arrays: dict[str, np.ndarray], path: Path) -> Path:
         if not np.isfinite(half).all():
             raise InputError(f"{name} goes up to {abs(value).max():.4g}: expected values that float16 can hold.")
         tensors[name] = np.array(half, order="C")
-    with replacing(path) as part:
-        save_file(tensors, part)
-    return path
+    return save(tensors)
 
 
 def load(model: nn.Module, path: Path) -> None:
-    """Put the weights of `save` into a network of the same architecture; its own precision is kept.
+    """Put the weights of `packed`, in a file, into a network of the same architecture; its own precision is kept.
 
     Nothing in the file is executed. Raises InputError for a file that is missing, damaged or another model's.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -141,15 +142,19 @@ def test_announcement_says_how_long_it_takes_and_how_to_get_the_full_profile(cap
 def test_record_holds_what_the_readme_promises(repository, capsys):
     run = begin("resnet18", "quick", seed=3)
     values = {"scalar": np.float32(0.5), "flag": np.bool_(True), "array": np.arange(3), "resumed": False}
-    path = end(run, 0.76, **values, not_measured=None)
+    path = end(run, 0.76, **values, not_measured=None, weights=b"123456")
     assert path == repository / "results" / "resnet18-quick-seed3.json"
-    assert capsys.readouterr().out == "Record: results/resnet18-quick-seed3.json\n", "nothing to say but where it is"
-    assert records.weights_path(path) == repository / "weights" / "resnet18-quick-seed3.safetensors"
+    weights = repository / "weights" / "resnet18-quick-seed3.safetensors"
+    assert capsys.readouterr().out.splitlines() == [
+        f"Record: {path.relative_to(repository).as_posix()}", f"Weights: weights/{weights.name}, 0.0 MB"
+    ]  # fmt: skip
+    assert (records.weights_path(path), weights.read_bytes()) == (weights, b"123456")
     record = json.loads(path.read_text(encoding="utf-8"))
     assert record.keys() >= {*run, "parameter_count", "forward_flops", "device", "precision", "test"} - {"git_commit"}
     assert (record["train_seconds"], record["history"]) == (60, HISTORY.to_dict("records"))
     assert (record["data"], record["data_fingerprint"]) == ("CIFAR-10", "sha256:0123")
     assert {key: record[key] for key in values} == values | {"array": [0, 1, 2]}
+    assert record["weights_sha256"] == hashlib.sha256(b"123456").hexdigest()
     assert record["versions"]["numpy"] == np.__version__
     assert not {"not_measured", "git_commit"} & record.keys(), "what could not be measured is absent"
     assert record.get("peak_memory_bytes", 1e9) > 20e6
