@@ -16,7 +16,6 @@ from statistics import median
 import numpy as np
 import torch
 
-from benchmarks.notebooks import keras_baseline
 from benchmarks.report import options, publish, spread, take_turns
 from helpers import devices, models, training
 from helpers.batches import Batches
@@ -27,10 +26,11 @@ from helpers.records import MODELS
 def network(model: str) -> tuple:
     """A function from uint8 images (n, 32, 32, 3) to logits (n, 10), and its precision."""
     if model == "keras_baseline":
-        from helpers import keras_runs
+        from helpers import keras_runs  # takes seconds
+        from helpers.keras_models import baseline
 
         precision, _ = keras_runs.choose_precision(keras_runs.HAS_GPU)
-        return keras_baseline("full").predict_on_batch, precision.removeprefix("mixed_")
+        return baseline().predict_on_batch, precision.removeprefix("mixed_")
     device = devices.choose_device("auto")
     precision = devices.choose_precision(device)
     made = {"custom_cnn": models.CustomCNN, "resnet18": models.ResNet}[model]()

@@ -1,6 +1,5 @@
 """A model and its optimizer as a notebook makes them, from the notebook's own cells."""
 
-import ast
 import contextlib
 import io
 import re
@@ -15,7 +14,7 @@ from helpers.files import REPOSITORY
 from helpers.profiles import settle
 
 CPU = torch.device("cpu")
-KERAS, CNN, RESNET = "1_EDA_CIFAR10.ipynb", "2_Model_Training_CNN.ipynb", "3_Model_Training_ResNet.ipynb"
+CNN, RESNET = "2_Model_Training_CNN.ipynb", "3_Model_Training_ResNet.ipynb"
 
 
 def read(notebook: str, profile: str, wanted: str) -> tuple[dict, list[str]]:
@@ -44,15 +43,3 @@ def build(notebook: str, profile: str, device=CPU, precision=torch.float32, step
         for source in code:
             exec(source, scope)
     return scope
-
-
-def keras_baseline(profile: str):
-    """Notebook 1's `baseline(augment=True)`, a keras.Sequential, with its parameters for `profile`."""
-    from helpers.keras_runs import keras  # takes seconds
-
-    scope, code = read(KERAS, profile, r"^def (normalisation|augmentation_layers|baseline)\(")
-    scope |= {"keras": keras, "layers": keras.layers, "data": data, "names": data.CLASS_NAMES}
-    for cell in map(ast.parse, code):
-        cell.body = [part for part in cell.body if isinstance(part, ast.FunctionDef)]  # calls need the notebook's data
-        exec(compile(cell, KERAS, "exec"), scope)
-    return scope["baseline"](augment=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from helpers.files import output_folder, relative, write_text
-from helpers.report import markdown
+from helpers.tables import markdown
 
 
 def options(script: str, about: str, quick: bool = True) -> argparse.ArgumentParser:

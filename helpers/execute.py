@@ -268,9 +268,9 @@ def run(options: argparse.Namespace) -> None:
         if options.in_place:
             write_text(path, (folder / path.name).read_text(encoding="utf-8"))
     if any((output / "results").glob("*.json")):
-        from helpers import records, report
+        from helpers import records, tables
 
-        print("", report.comparison_table(records.load(output / "results")).to_string(index=False), "", sep="\n")
+        print("", tables.comparison_table(records.load(output / "results")).to_string(index=False), "", sep="\n")
     if os.environ.get("CIFAR10_ROOT") == STAND_IN:
         print("These numbers are from the stand-in, not from CIFAR-10.")
     print(f"Executed notebooks, as .ipynb and .html: {shown(folder)}; records and figures: {shown(output)}")

@@ -1,4 +1,4 @@
-"""How every figure looks, and where it is saved: one colour-blind safe style, and the stand-in's watermark.
+"""How every figure looks, and where it is saved: one colour-blind safe style, and the stand-in's watermark; pictures.
 
 Colours: M. Okabe and K. Ito, "Color Universal Design", 2008; heat maps use cividis, which is safe as well.
 """
@@ -10,6 +10,8 @@ import warnings
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
 import seaborn as sns
 from IPython import get_ipython
 from IPython.display import display
@@ -85,3 +87,45 @@ def short(class_names: tuple[str, ...]) -> list[str]:
     """Class names for crowded axes: no longer than needed, without the prefix of the stand-in's."""
     names = [name.removeprefix(STAND_IN + " ") for name in class_names]
     return [name if len(name) <= 24 else f"{name[:23]}…" for name in names]
+
+
+def headed(title: str, rows: int = 1, columns: int = 1, **options) -> tuple[Figure, np.ndarray]:
+    """A figure with its heading at the left, and its axes (`plt.subplots`)."""
+    fig, axes = plt.subplots(rows, columns, **options)
+    fig.suptitle(title, x=0.01, ha="left")
+    return fig, axes
+
+
+def image_rows(images: np.ndarray, row_names: list[str], title: str, captions: list[str] | None = None) -> Figure:
+    """A grid of pictures with a name before each row.
+
+    images: (rows, columns, height, width, 3) uint8; captions: one below each picture, row by row.
+    """
+    rows, columns = images.shape[:2]
+    height = 0.86 if captions else 0.66
+    width = 0.66 * columns + 1.4
+    title = textwrap.fill(title, int(8.2 * width))  # characters of a heading in this many inches
+    size = (width, height * rows + 0.35 + 0.25 * len(title.splitlines()))
+    fig, axes = headed(title, rows, columns, figsize=size, squeeze=False)
+    for (row, column), ax in np.ndenumerate(axes):
+        ax.imshow(images[row, column])
+        ax.set(xticks=[], yticks=[])
+        sns.despine(ax=ax, left=True, bottom=True)
+        if captions:
+            ax.set_xlabel(captions[row * columns + column], fontsize=8)
+        if column == 0:
+            ax.set_ylabel(row_names[row], rotation=0, ha="right", va="center")
+    return fig
+
+
+def confident_errors(images: np.ndarray, errors: pd.DataFrame, class_names: tuple[str, ...], title: str) -> Figure:
+    """The images of `metrics.confident_errors`, each with its true and predicted class and the probability."""
+    names, rows = short(class_names), -(-max(len(errors), 1) // 5)
+    fig, axes = headed(title, rows, 5, figsize=(9, 2.35 * rows + 0.5), squeeze=False)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for ax, error in zip(axes.flat, errors.itertuples()):
+        ax.imshow(images[error.index])
+        said = f'says "{names[error.predicted]}" ({error.probability:.0%})\nis labelled "{names[error.true]}"'
+        ax.set_title(said, fontsize=9, weight="normal", loc="center")
+    return fig

@@ -1,6 +1,6 @@
 """The networks of notebooks 2 and 3, for everything else to import.
 
-Made from the notebooks' cells tagged `model` by `python run.py report`: change them there.
+Made from the cells tagged `model` by `python run.py report`: change them there.
 """
 
 from torch import nn

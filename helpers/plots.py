@@ -7,8 +7,6 @@ plots.save(fig, "training_curves")   # Images/training_curves.png
 
 from __future__ import annotations
 
-import textwrap
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -19,55 +17,15 @@ from matplotlib.patches import Polygon
 from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
 
 from helpers import records
-from helpers.figures import COLORS, MARKERS, short
+from helpers.figures import COLORS, MARKERS, headed, short
+from helpers.figures import confident_errors as confident_errors
+from helpers.figures import image_rows as image_rows
 from helpers.figures import save as save
 from helpers.figures import use as use
 
 
-def _headed(title: str, rows: int = 1, columns: int = 1, **options) -> tuple[Figure, np.ndarray]:
-    """A figure with its heading at the left, and its axes (`plt.subplots`)."""
-    fig, axes = plt.subplots(rows, columns, **options)
-    fig.suptitle(title, x=0.01, ha="left")
-    return fig, axes
-
-
 def _percent(axis) -> None:
     axis.set_major_formatter(PercentFormatter(1, decimals=0))
-
-
-def image_rows(images: np.ndarray, row_names: list[str], title: str, captions: list[str] | None = None) -> Figure:
-    """A grid of pictures with a name before each row.
-
-    images: (rows, columns, height, width, 3) uint8; captions: one below each picture, row by row.
-    """
-    rows, columns = images.shape[:2]
-    height = 0.86 if captions else 0.66
-    width = 0.66 * columns + 1.4
-    title = textwrap.fill(title, int(8.2 * width))  # characters of a heading in this many inches
-    size = (width, height * rows + 0.35 + 0.25 * len(title.splitlines()))
-    fig, axes = _headed(title, rows, columns, figsize=size, squeeze=False)
-    for (row, column), ax in np.ndenumerate(axes):
-        ax.imshow(images[row, column])
-        ax.set(xticks=[], yticks=[])
-        sns.despine(ax=ax, left=True, bottom=True)
-        if captions:
-            ax.set_xlabel(captions[row * columns + column], fontsize=8)
-        if column == 0:
-            ax.set_ylabel(row_names[row], rotation=0, ha="right", va="center")
-    return fig
-
-
-def confident_errors(images: np.ndarray, errors: pd.DataFrame, class_names: tuple[str, ...], title: str) -> Figure:
-    """The images of `metrics.confident_errors`, each with its true and predicted class and the probability."""
-    names, rows = short(class_names), -(-max(len(errors), 1) // 5)
-    fig, axes = _headed(title, rows, 5, figsize=(9, 2.35 * rows + 0.5), squeeze=False)
-    for ax in axes.flat:
-        ax.set_axis_off()
-    for ax, error in zip(axes.flat, errors.itertuples()):
-        ax.imshow(images[error.index])
-        said = f'says "{names[error.predicted]}" ({error.probability:.0%})\nis labelled "{names[error.true]}"'
-        ax.set_title(said, fontsize=9, weight="normal", loc="center")
-    return fig
 
 
 # ------------------------------------------------------------------------------------- training, scores
@@ -84,7 +42,7 @@ def training_curves(
     """
     if choice is None and not any("validation_loss" in history for history in histories.values()):
         title += " (no images set aside for validation)"
-    fig, axes = _headed(title, 1, 2, figsize=(10, 3.8))
+    fig, axes = headed(title, 1, 2, figsize=(10, 3.8))
     for color, (name, history) in zip(COLORS, histories.items()):
         prefix = f"{name}: " if len(histories) > 1 else ""
         for ax, score in zip(axes, ("loss", "accuracy")):
@@ -229,7 +187,7 @@ def gradient_sizes(sizes: dict[tuple, list[float]], losses: dict[tuple, list[flo
 
     sizes: (depth, skip, step) -> relative gradient of each layer; losses: (depth, skip) -> loss of each step.
     """
-    fig, axes = _headed(title, 1, 3, figsize=(12.5, 3.9))
+    fig, axes = headed(title, 1, 3, figsize=(12.5, 3.9))
     panels = dict(zip(dict.fromkeys(depth for depth, *_ in sizes), axes))
     for (depth, skip, step), values in sizes.items():
         when = f"after {step} steps" if step else "at initialisation"
@@ -256,7 +214,7 @@ def performance(
 ) -> Figure:
     """How a network learned, and its recall by class. table: `metrics.per_class(...)`; scores: `metrics.summary`;
     choice: of `records.choice`, for a run without validation images."""
-    fig, axes = _headed(title, 1, 3, figsize=(13, max(3.9, 0.25 * len(table))), width_ratios=[1, 1, 1.15])
+    fig, axes = headed(title, 1, 3, figsize=(13, max(3.9, 0.25 * len(table))), width_ratios=[1, 1, 1.15])
     loss, accuracy, right = axes
     for ax, score in ((loss, "loss"), (accuracy, "accuracy")):
         _curve(ax, history, score, choice=choice)
@@ -279,10 +237,10 @@ def performance(
 def model_comparison(groups: list[list[dict]], claims: dict[str, tuple[float, float, float]], device: str) -> Figure:
     """Test accuracy of each model against its size and its training time, with 95 % intervals.
 
-    groups: `report.headline(...)`. claims: model -> accuracy, minutes and million parameters claimed elsewhere, hollow.
+    groups: `tables.headline(...)`. claims: model -> accuracy, minutes and million parameters claimed elsewhere, hollow.
     """
     title = "Test accuracy of the models, against their size and their training time"
-    fig, axes = _headed(title, 1, 2, figsize=(11, 4.6), sharey=True)
+    fig, axes = headed(title, 1, 2, figsize=(11, 4.6), sharey=True)
     handles = []
     for group in groups:
         key = group[0]["model"]

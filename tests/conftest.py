@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import cells, data, files, metrics, profiles, records, report
+from helpers import cells, data, files, metrics, profiles, records, report, tables
 
 matplotlib.use("Agg")  # no window, no display needed
 
@@ -40,7 +40,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("CIFAR10_OUTPUT")
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(folder.parent))
     monkeypatch.setitem(records.MODELS, "my_own", "my_own")  # a fourth model
-    for module in (files, records, report):
+    for module in (files, records, report, tables):
         monkeypatch.setattr(module, "REPOSITORY", folder)
     return folder
 

@@ -12,7 +12,7 @@ import pytest
 from conftest import LABELS, LOGITS, SCORES, begin, end, named
 from torch import nn
 
-from helpers import data, figures, files, metrics, plots, records, report
+from helpers import data, figures, files, metrics, plots, records, tables
 
 NAMES = data.CLASS_NAMES
 TABLE = metrics.per_class(LOGITS, LABELS, NAMES)
@@ -153,7 +153,7 @@ def test_gradient_sizes_have_a_panel_a_depth_and_one_for_the_loss():
 def test_model_comparison_shows_what_was_measured_and_what_was_claimed(repository):
     paths = [end(begin(model), accuracy) for model, accuracy in (("custom_cnn", 0.9), ("resnet18", 0.8))]
     claims = {"custom_cnn": (0.933, 15, 1.8), "resnet18": (0.884, 30, 11.2)}
-    fig = plots.model_comparison(report.headline(records.load(paths[0].parent)), claims, "one CPU")
+    fig = plots.model_comparison(tables.headline(records.load(paths[0].parent)), claims, "one CPU")
     shown = ["Custom CNN: 90.0% (full)", "claimed before: 93.3%", "ResNet-18: 80.0% (full)", "claimed before: 88.4%"]
     assert labels(fig.legends[0].get_texts()) == shown
     assert "ours: one CPU" in fig.axes[1].get_xlabel()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import HISTORY, SCORES, begin, end
 
-from helpers import data, files, metrics, records, report
+from helpers import data, files, metrics, records, report, tables
 
 RECORDED = ("comparison", "per-class", "findings", "errors")
 MEASURED = (("custom_cnn", 1.26, 4321), ("resnet18", 0.5, 1000))
@@ -38,14 +38,14 @@ QUICK, RESNET = {"profile": "quick"}, {"model": "resnet18"}
 def test_headline_is_the_full_profile_where_there_is_one_and_one_recipe(saved):
     made = saved(QUICK, {"accuracy": 0.90}, {"accuracy": 0.91, "seed": 1}, RESNET | QUICK | {"accuracy": 0.8})
     other = copy.deepcopy(made[1]) | {"hyperparameters": {"EPOCHS": 50}, "seed": 2}
-    groups = [[(r["profile"], r["test"]["accuracy"]) for r in group] for group in report.headline([*made, other])]
+    groups = [[(r["profile"], r["test"]["accuracy"]) for r in group] for group in tables.headline([*made, other])]
     assert groups == [[("full", 0.90), ("full", 0.91)], [("quick", 0.8)]]
 
 
 def test_comparison_table_gives_mean_and_spread_over_seeds_or_says_that_it_is_one_run(saved):
     seeds = [{"seed": seed, "accuracy": accuracy} for seed, accuracy in enumerate((0.93, 0.94, 0.95))]
     bare = {"model": "my_own", "accuracy": 0.933, "parameter_count": None, "forward_flops": None}
-    first, second = report.comparison_table(saved(*seeds, bare), SPEED).to_dict("records")
+    first, second = tables.comparison_table(saved(*seeds, bare), SPEED).to_dict("records")
     low, high = metrics.accuracy_interval(9400, 10_000)
     assert first == {
         "model": "Custom CNN", "profile": "full", "data": "CIFAR-10",
@@ -56,12 +56,12 @@ def test_comparison_table_gives_mean_and_spread_over_seeds_or_says_that_it_is_on
     }  # fmt: skip
     assert (second["model"], second["test accuracy"]) == ("my_own", "93.30% (one run)")
     assert not any(second[name] for name in ("parameters", "forward", "one picture")), "what was not measured is empty"
-    assert not {"one picture", "pictures/s"} & set(report.comparison_table(saved(bare)).columns)
+    assert not {"one picture", "pictures/s"} & set(tables.comparison_table(saved(bare)).columns)
 
 
 def test_best_for_names_each_strength_once(saved):
     made = saved({"accuracy": 0.94, "parameter_count": 10}, RESNET | {"accuracy": 0.95})
-    small, large = report.best_for(report.headline(made), SPEED)
+    small, large = tables.best_for(tables.headline(made), SPEED)
     assert small == "the shortest training, the smallest file, many pictures"
     assert large == "the highest accuracy, one picture at once"
     assert f"| {small} |\n" in report.record_sections(made, SPEED)["comparison"]
@@ -144,7 +144,8 @@ def tree(repository, monkeypatch):
     monkeypatch.setattr(report, "REPOSITORY", repository)
     files.write_text(repository / "README.md", page("comparison", "findings"))
     files.write_text(repository / "docs" / "experiments.md", page("per-class", "errors"))
-    second, third = report.NOTEBOOKS_WITH_MODELS
+    second, third = report.MODEL_FILES["models"][1]
+    files.write_text(repository / report.MODEL_FILES["keras_models"][1][0], notebook(model="k = 0"))
     files.write_text(repository / second, notebook(parameters="EPOCHS = 3", model="a = 1\nb = 2"))
     files.write_text(repository / third, notebook(model="c = 3"))
     end(begin())
@@ -155,13 +156,14 @@ def test_report_makes_the_pages_and_the_models_and_check_only_looks(tree, capsys
     readme, models = tree / "README.md", tree / "helpers" / "models.py"
     before = readme.read_text(encoding="utf-8")
     assert report.main(["--check"]) == 1
-    assert capsys.readouterr().out.count("out of date: python run.py report") == 3
+    assert capsys.readouterr().out.count("out of date: python run.py report") == 4
     assert (readme.read_text(encoding="utf-8"), models.exists()) == (before, False)
     assert report.main([]) == 0
     assert report.main(["--check"]) == 0
     text = readme.read_text(encoding="utf-8")
     assert text.startswith("# Title\n<!-- comparison:start -->\n| model |")
     assert (text.count("old"), text.count("text ±")) == (0, 2), "only what stands between the markers changes"
+    assert (tree / "helpers" / "keras_models.py").read_text().endswith("from helpers import data\n\n\nk = 0\n")
     assert models.read_text().endswith("\n\n\na = 1\nb = 2\n\n\nc = 3\n"), "the tagged cells, in their order"
     files.write_text(models, "changed by hand")
     assert report.main(["--check"]) == 1
@@ -188,28 +190,28 @@ def test_runs_of_a_model_are_compared_image_by_image_and_the_best_comes_first(re
         return end(begin(VALIDATION_IMAGES=100, **values), history=history)
 
     ran(0.60, 60)
-    assert list(report.runs(ran(0.60, 60)).data.iloc[0]) == ["nothing", "60.00%", "", "", "this run, best"]
+    assert list(tables.runs(ran(0.60, 60)).data.iloc[0]) == ["nothing", "60.00%", "", "", "this run, best"]
     worse, better = ran(0.50, 50, EPOCHS=2, LEARNING_RATE=0.2), ran(0.62, 62, WIDTH=8, architecture="bbbb2222")
     files.write_text(worse.with_name("custom_cnn-full-seed7.json"), "no record")
-    table = report.runs(better).data
+    table = tables.runs(better).data
     assert table.values.tolist() == [
         ["WIDTH: None → 8; architecture: aaaa1111 → bbbb2222", "62.00%", "", "", "this run, best"],
         ["nothing", "60.00%", "+2.00 points", "may be (p = 0.5)", ""],
         ["LEARNING_RATE: 0.1 → 0.2", "50.00%", "+12.00 points", "hardly (p = 0.00049)", ""],
     ]
-    assert list(report.runs(worse).data.iloc[:, -1]) == ["best", "", "this run"]
-    seed = report.runs(ran(0.65, 65, seed=1)).data
+    assert list(tables.runs(worse).data.iloc[:, -1]) == ["best", "", "this run"]
+    seed = tables.runs(ran(0.65, 65, seed=1)).data
     assert list(seed.iloc[0]) == ["SEED: 0 → 1", "65.00%", "", "", "this run, best"]
-    assert "test accuracy" not in report.runs(end(begin(EPOCHS=3))).data, "where others have validation images"
-    test_only = report.runs(end(begin("resnet18"))).data
+    assert "test accuracy" not in tables.runs(end(begin(EPOCHS=3))).data, "where others have validation images"
+    test_only = tables.runs(end(begin("resnet18"))).data
     assert test_only.columns[1] == "test accuracy" and list(test_only.iloc[:, -1]) == ["this run"]
 
 
 def test_history_has_the_same_columns_in_the_same_order_for_every_model():
     table = HISTORY.assign(learning_rate=[0.1, 0.05], train_accuracy=[0.5, 0.6], resolution=16)
-    shown = report.history(table).to_html()
+    shown = tables.history(table).to_html()
     assert re.findall(r"<th [^>]*>([a-z ]+)</th>", shown) == [
         "epoch", "train loss", "train accuracy", "learning rate", "seconds",
     ]  # fmt: skip
     assert "50.0%" in shown and ">30<" in shown
-    assert "resolution" in report.history(table.assign(resolution=[12, 16])).to_html()
+    assert "resolution" in tables.history(table.assign(resolution=[12, 16])).to_html()

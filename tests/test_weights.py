@@ -91,7 +91,7 @@ def test_architecture_in_jupyter_follows_layers_and_own_code(jupyter, old, new, 
 
 
 def test_models_are_those_of_the_notebooks_cells(jupyter):
-    source = report.models_source(REPOSITORY)
+    source = report.models_source(REPOSITORY, "models")
     assert (REPOSITORY / "helpers" / "models.py").read_text(encoding="utf-8") == source, "python run.py report"
     for kind in HEADLINES.values():
         assert weights.architecture(jupyter(f"{source}\n{kind.__name__}()")) == weights.architecture(kind())
