@@ -30,7 +30,6 @@ class Batches:
         epoch to the next, so that no two epochs in a row show the same side (Jordan 2024, airbench, arXiv 2404.00498).
     cutout: side in pixels of a square of the mean colour at a random place, cut off at the border; 0 for none
         (DeVries and Taylor 2017, arXiv 1708.04552).
-    jitter: up to how much each image's brightness (in standard deviations) and contrast (as a share) are changed.
     resolution: side in pixels of the images handed out; smaller than 32 averages areas (progressive resizing,
         Howard 2018, fast.ai in DAWNBench). A list gives one side an epoch; the last one stands for later epochs.
     epoch: which epoch's order and augmentation to draw; it goes up by one after each pass.
@@ -41,7 +40,7 @@ class Batches:
     def __init__(
         self, images: np.ndarray, labels: np.ndarray, *, batch_size: int, device: torch.device | str = "cpu",
         augment: bool = False, flip: bool | str = True, translate: int = 2, cutout: int = 0,
-        jitter: float = 0.0, resolution: int | list[int] = 32, seed: int = 0,
+        resolution: int | list[int] = 32, seed: int = 0,
     ):  # fmt: skip
         n, size = len(images), images.shape[1] if images.ndim == 4 else 0
         sides = [resolution] if isinstance(resolution, int) else list(resolution)
@@ -61,7 +60,7 @@ class Batches:
                 raise InputError(message)
         self.batch_size, self.device, self.seed, self.epoch = batch_size, torch.device(device), seed, 0
         self.augment, self.flip, self.translate = augment, flip, translate if augment else 0
-        self.cutout, self.jitter = (cutout, jitter) if augment else (0, 0.0)
+        self.cutout = cutout if augment else 0
         self._resolution = sides
         border = (self.translate, self.translate)
         pixels = np.pad(images, [(0, 0), border, border, (0, 0)], mode="reflect") if self.translate else images
@@ -89,7 +88,7 @@ class Batches:
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         resolution = self.resolution
         order, top, left, mirrored = (part.to(self.device) for part in self.draw())
-        holes, light = self.draw_holes().to(self.device), self.draw_light().to(self.device)
+        holes = self.draw_holes().to(self.device)
         self.epoch += 1
         offsets = torch.arange(self._size, device=self.device)
         for start in range(0, len(self) * self.batch_size, self.batch_size):
@@ -102,9 +101,6 @@ class Batches:
             else:
                 pixels = self._pixels[chosen]
             x = pixels.float().sub_(self._mean).mul_(self._scale).permute(0, 3, 1, 2)
-            if self.jitter:
-                contrast, brightness = light[:, chosen, None, None, None]
-                x = x.add_(brightness).mul_(contrast)
             if self.cutout:
                 inside = (offsets >= holes[:, chosen, None]) & (offsets < holes[:, chosen, None] + self.cutout)
                 x.masked_fill_((inside[0, :, :, None] & inside[1, :, None, :])[:, None], 0.0)  # 0 is the mean colour
@@ -132,9 +128,3 @@ class Batches:
         """This epoch's upper and left edges of the cutout squares, (2, n), from 1 - cutout to 31."""
         generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch + 500_000)
         return torch.randint(1 - self.cutout, self._size, (2, len(self._labels)), generator=generator)
-
-    def draw_light(self) -> torch.Tensor:
-        """This epoch's contrast (1 - jitter to 1 + jitter) and brightness (-jitter to jitter), (2, n)."""
-        generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch + 700_000)
-        light = self.jitter * (2 * torch.rand((2, len(self._labels)), generator=generator) - 1)
-        return light + torch.tensor([[1.0], [0.0]])

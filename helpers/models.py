@@ -38,28 +38,26 @@ class Residual(nn.Module):
 class Block(nn.Sequential):
     """(n, inputs, s, s) -> (n, outputs, s // 2, s // 2), or one less without padding"""
 
-    def __init__(self, inputs, outputs, padding=1, shortcut=True, dropout=0.0):
+    def __init__(self, inputs, outputs, padding=1, shortcut=True):
         super().__init__(
             convolution(inputs, outputs, padding), nn.MaxPool2d(2),
             BatchNorm(outputs), nn.GELU(),
-            Residual(outputs, shortcut), nn.Dropout(dropout),
+            Residual(outputs, shortcut),
         )
 
 
 class CustomCNN(nn.Sequential):
     """(n, 3, 32, 32) normalised images -> (n, 10) logits"""
 
-    def __init__(self, widths=(64, 176, 192), classes=10, shortcut=True, dropout=0.0,
-                 head_dropout=0.0):
+    def __init__(self, widths=(64, 176, 192), classes=10, shortcut=True):
         a, b, c = widths
-        settings = {"shortcut": shortcut, "dropout": dropout}
         head = nn.Linear(c, classes, bias=False)
         nn.init.normal_(head.weight, std=0.004)
         super().__init__(
-            Block(3, a, padding=0, **settings),
-            Block(a, b, **settings),
-            Block(b, c, **settings),
-            nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Dropout(head_dropout)), nn.Flatten(), head,
+            Block(3, a, padding=0, shortcut=shortcut),
+            Block(a, b, shortcut=shortcut),
+            Block(b, c, shortcut=shortcut),
+            nn.AdaptiveMaxPool2d(1), nn.Flatten(), head,
         )
 
 

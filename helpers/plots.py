@@ -31,14 +31,11 @@ def _percent(axis) -> None:
 # ------------------------------------------------------------------------------------- training, scores
 
 
-def training_curves(
-    histories: dict[str, pd.DataFrame], title: str, floor: float = 0.0, choice: pd.DataFrame | None = None
-) -> Figure:
+def training_curves(histories: dict[str, pd.DataFrame], title: str, choice: pd.DataFrame | None = None) -> Figure:
     """Loss and accuracy by epoch, train dashed and validation solid; one colour a run.
 
     histories: run name -> columns epoch, train_loss, train_accuracy, and if any validation_loss, validation_accuracy,
-    resolution. floor: the lowest training loss that there can be, where that is not zero (label smoothing).
-    choice: of `records.choice`, for a run without validation images.
+    resolution. choice: of `records.choice`, for a run without validation images.
     """
     if choice is None and not any("validation_loss" in history for history in histories.values()):
         title += " (no images set aside for validation)"
@@ -49,9 +46,6 @@ def training_curves(
             _curve(ax, history, score, prefix, color, choice)
             if len(histories) == 1:
                 _mark_resolutions(ax, history)
-    if floor > 0:
-        axes[0].axhline(floor, color="0.4", linestyle=":", label="lowest training loss that smoothed labels allow")
-        axes[0].legend(fontsize=9)
     axes[0].set(ylabel="cross-entropy (nats)", title="Loss")
     axes[1].set(ylabel="accuracy", title="Accuracy")
     _percent(axes[1].yaxis)

@@ -75,8 +75,6 @@ PARAMETERS = {  # a new parameter of a notebook is one row
     "WARMUP": _part,
     "WEIGHT_DECAY": _part,
     "DROPOUT": _part,
-    "HEAD_DROPOUT": _part,
-    "JITTER": _part,
     "LABEL_SMOOTHING": _part,
     "SHORTCUT": _one_of(True, False),
     "FLIP": _one_of("alternating", True, False),

@@ -109,10 +109,6 @@ def test_committed_weights_give_their_records_accuracy(name, cifar):
     assert accuracy == pytest.approx(record["test"]["accuracy"], abs=0.0005)
 
 
-def test_untrained_custom_cnn_has_no_opinion_and_its_dropout_is_active_in_training_only():
+def test_untrained_custom_cnn_has_no_opinion():
     torch.manual_seed(0)
-    x, plain, dropping = torch.randn(4, 3, 32, 32), models.CustomCNN(), models.CustomCNN(dropout=0.5)
-    assert plain(x).softmax(1).sub(0.1).abs().max() < 0.08
-    assert torch.equal(plain(x), plain(x)) and not torch.equal(dropping(x), dropping(x))
-    dropping.load_state_dict(plain.state_dict())
-    assert torch.equal(dropping.eval()(x), plain.eval()(x))
+    assert models.CustomCNN()(torch.randn(4, 3, 32, 32)).softmax(1).sub(0.1).abs().max() < 0.08
