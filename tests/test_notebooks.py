@@ -261,7 +261,7 @@ def keras_again(output: Path) -> None:
     parameters = {"DATA_ROOT": STAND_IN, "EPOCHS": 4, "COMPARISON_EPOCHS": 1}
     with Person(FIRST, **parameters) as killed:
         for first, end in (("", "channels = "), ("train_index, ", "dense = "), ("def augmentation", "def baseline"),
-                           ("def baseline", "rows_ = "), ("validate = ", "pace = ")):  # fmt: skip
+                           ("def baseline", "comparison = {"), ("validate = ", "pace = ")):  # fmt: skip
             assert killed.run(first, end) == []
         killed.type(DIE)
         with pytest.raises(RuntimeError, match="Kernel died"):
