@@ -289,7 +289,7 @@ def pytorch_again(path: Path, output: Path, parameters: dict) -> None:
         assert check(path, output)["resumed"] is False
         (record,) = output.rglob(f"results/{MODELS[path]}*.json")
         before = record.read_bytes()
-        for place in ("training.fit(", "optimizer = "):
+        for place in ("checkpoint_path(", "optimizer = "):
             first, *later = person.run(place)
             assert first.startswith("InputError: this network is trained already: run ag")
             assert first.endswith("again from the cell with `model = ...` on.")
@@ -298,7 +298,8 @@ def pytorch_again(path: Path, output: Path, parameters: dict) -> None:
 
         person.type(INTERRUPT.format(place="training._train_epoch"))
         assert person.run("model = ", "\n") == []
-        assert person.run("optimizer = ", "plots.training_curves") == [STOPPED.format(2)]
+        assert person.run("optimizer = ", "plots.save") == []
+        assert person.run("checkpoint_path(", "plots.training_curves") == [STOPPED.format(2)]
         changed = "LEARNING_RATE is 0.01 and was "
         assert changed in person.type("LEARNING_RATE = 0.01"), "at once"
         assert changed in person.run("optimizer = ")[0]
