@@ -21,6 +21,7 @@ import numpy as np
 from benchmarks.notebooks import CNN, read
 from benchmarks.report import options, publish
 from helpers.files import REPOSITORY, STAND_IN, InputError, output_folder, write_text
+from helpers.metrics import unpacked
 
 SETS = {  # the values and seeds of all runs of a set, and what each run has otherwise
     "ablations": ({"EPOCHS": 12, "TRAIN_IMAGES": 15_000, "VALIDATION_IMAGES": 10_000, "TEST_IMAGES": 1_000}, [0], {
@@ -77,8 +78,7 @@ def record(kind: str, values: dict) -> dict:
 
 def right(made: dict) -> np.ndarray:
     """Which validation images the run got right, (n,) of 0.0 and 1.0."""
-    bits = np.unpackbits(np.frombuffer(bytes.fromhex(made["validation_correct"]), np.uint8))
-    return bits[: made["hyperparameters"]["VALIDATION_IMAGES"]].astype(float)
+    return unpacked(made["validation_correct"])[: made["hyperparameters"]["VALIDATION_IMAGES"]].astype(float)
 
 
 def published(kind: str) -> tuple[list[dict], list[dict], str]:

@@ -35,10 +35,15 @@ def packed(correct: np.ndarray) -> str:
     return np.packbits(correct).tobytes().hex()
 
 
+def unpacked(digits: str) -> np.ndarray:
+    """(n,) bool of `packed`, with up to seven more that are False."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(digits), np.uint8)).astype(bool)
+
+
 def paired(ours: str, theirs: str) -> float:
     """How likely chance alone sets two `packed` answers to the same images at least as far apart (McNemar's test,
     1947, in its exact form)."""
-    a, b = (np.unpackbits(np.frombuffer(bytes.fromhex(digits), np.uint8)).astype(bool) for digits in (ours, theirs))
+    a, b = unpacked(ours), unpacked(theirs)
     won, lost = int((a & ~b).sum()), int((b & ~a).sum())
     return float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
 

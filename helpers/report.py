@@ -38,9 +38,10 @@ def record_sections(records: list[dict], speed: dict[str, dict]) -> dict[str, st
     table = comparison_table(records, speed).drop(columns=["data", "profile"])
     if speed.keys() >= {group[0]["model"] for group in groups}:
         table = table.assign(**{"best for": best_for(groups, speed)})
-    flips = "*With flips*: the answers to an image and to its mirror image averaged, as many published figures are."
+    flips = " *With flips*: the answers to an image and to its mirror image averaged, as many published figures are."
     devices = "; ".join(dict.fromkeys(f"{group[0]['device']}, {group[0]['precision']}" for group in groups))
-    note = f"Profile {', '.join(dict.fromkeys(group[0]['profile'] for group in groups))}; trained on {devices}. {flips}"
+    note = f"Profile {', '.join(dict.fromkeys(group[0]['profile'] for group in groups))}; trained on {devices}."
+    note += flips if "with flips" in table else ""
     f1 = pd.DataFrame({name: {
         label: f"{np.mean([r['test']['per_class'][label]['f1'] for r in group]):.3f}"
         for label in group[0]["class_names"]

@@ -97,7 +97,7 @@ def test_models_are_those_of_the_notebooks_cells(jupyter):
         assert weights.architecture(jupyter(f"{source}\n{kind.__name__}()")) == weights.architecture(kind())
 
 
-WAITING = pytest.mark.xfail(reason="the full runs of the new recipe are being made")
+WAITING = pytest.mark.xfail(reason="the full runs of the new recipe are being made", strict=True)
 
 
 @pytest.mark.parametrize("name", [pytest.param("custom_cnn", marks=WAITING), "resnet18"])
