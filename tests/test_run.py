@@ -72,7 +72,7 @@ def make_project(folder: Path, error: str = "", *, missing: bool = True) -> Path
     for name in ("run.py", "requirements.txt", *helpers):
         shutil.copy(REPOSITORY / name, project / name)
     stubs = {"data": DATA.format(error=error, missing=missing), "records": RECORDS}
-    for name, text in {**stubs, "report": "import pandas\ncomparison_table = pandas.DataFrame"}.items():
+    for name, text in {**stubs, "tables": "import pandas\ncomparison_table = pandas.DataFrame"}.items():
         (project / "helpers" / f"{name}.py").write_text(text)
     make_notebook(project / NOTEBOOKS["1"], "# Look\n", LOOK, WRITE)
     make_notebook(project / NOTEBOOKS["2"], "1 + 1", "# Training\n", "\n# why\nx = 1\nraise ValueError('too big')")
