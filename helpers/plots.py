@@ -37,7 +37,9 @@ def training_curves(histories: dict[str, pd.DataFrame], title: str, choice: pd.D
     histories: run name -> columns epoch, train_loss, train_accuracy, and if any validation_loss, validation_accuracy,
     resolution. choice: of `records.choice`, for a run without validation images.
     """
-    if choice is None and not any("validation_loss" in history for history in histories.values()):
+    if any("validation_loss" in history for history in histories.values()):
+        choice = None
+    elif choice is None:
         title += " (no images set aside for validation)"
     fig, axes = headed(title, 1, 2, figsize=(10, 3.8))
     for color, (name, history) in zip(COLORS, histories.items()):
@@ -50,7 +52,16 @@ def training_curves(histories: dict[str, pd.DataFrame], title: str, choice: pd.D
     axes[1].set(ylabel="accuracy", title="Accuracy")
     _percent(axes[1].yaxis)
     axes[1].legend(fontsize=9)
+    _explain(fig, choice)
     return fig
+
+
+def _explain(fig: Figure, choice: pd.DataFrame | None) -> None:
+    """Below the axes: whose validation curve is shown."""
+    if choice is not None:
+        last = choice["validation_accuracy"].iloc[-1]
+        fig.supxlabel("This run learned from all images; the validation curve is of a run of the same recipe with some "
+                      f"set aside: {last:.1%} in the end.", fontsize=9, color="0.35")  # fmt: skip
 
 
 def _curve(
@@ -59,8 +70,8 @@ def _curve(
 ) -> None:  # fmt: skip
     """One score by epoch: train dashed, and validation solid where there is one, or of the run `choice`."""
     for part, line, alpha in (("train", "--", 0.6), ("validation", "-", 1)):
-        lent = choice is not None and part == "validation" and "validation_loss" not in history
-        source, label = (choice, f"{part} (its own run)") if lent else (history, part)
+        lent = choice is not None and part == "validation"
+        source, label = (choice, "validation (its own run)") if lent else (history, part)
         if f"{part}_{score}" in source:
             ax.plot(source["epoch"], source[f"{part}_{score}"], line, alpha=alpha, label=prefix + label,
                     color=color, marker="o", markersize=3.5)  # fmt: skip
@@ -208,6 +219,7 @@ def performance(
 ) -> Figure:
     """How a network learned, and its recall by class. table: `metrics.per_class(...)`; scores: `metrics.summary`;
     choice: of `records.choice`, for a run without validation images."""
+    choice = None if "validation_loss" in history else choice
     fig, axes = headed(title, 1, 3, figsize=(13, max(3.9, 0.25 * len(table))), width_ratios=[1, 1, 1.15])
     loss, accuracy, right = axes
     for ax, score in ((loss, "loss"), (accuracy, "accuracy")):
@@ -225,6 +237,7 @@ def performance(
     _percent(right.xaxis)
     right.bar_label(bars, [f"{value:.0%}" for value in table["recall"]], padding=3, fontsize=9)
     right.invert_yaxis()
+    _explain(fig, choice)
     return fig
 
 

@@ -88,8 +88,10 @@ def test_a_run_without_validation_images_shows_the_curve_of_the_run_that_had_the
             np.testing.assert_array_equal(ax.lines[0].get_ydata(), TRAINED[f"train_{score}"])
             np.testing.assert_array_equal(ax.lines[1].get_ydata(), HISTORY[f"validation_{score}"])
         assert labels(fig.axes[1].get_legend().get_texts())[:2] == ["train", "validation (its own run)"]
-    own = plots.training_curves({"CNN": HISTORY}, "CNN", choice=HISTORY * 2).axes[0]
-    np.testing.assert_array_equal(own.lines[1].get_ydata(), HISTORY["validation_loss"])
+        assert f"{HISTORY['validation_accuracy'].iloc[-1]:.1%} in the end" in fig.get_supxlabel()
+    own = plots.training_curves({"CNN": HISTORY}, "CNN", choice=HISTORY * 2)
+    np.testing.assert_array_equal(own.axes[0].lines[1].get_ydata(), HISTORY["validation_loss"])
+    assert own.get_supxlabel() == ""
 
 
 def test_learning_rates_are_drawn_over_epochs():
