@@ -254,7 +254,7 @@ def model_comparison(groups: list[list[dict]], claims: dict[str, tuple[float, fl
         place = [*records.MODELS, key].index(key)  # a model keeps its colour, whichever others are there
         accuracy = np.mean([r["test"]["accuracy"] for r in group])
         bounds = np.mean([r["test"]["accuracy_interval_95"] for r in group], axis=0)
-        minutes = np.mean([r["train_seconds"] for r in group]) / 60
+        minutes = group[0]["train_seconds"] / 60
         style, label = {"color": COLORS[place], "markersize": 9}, f"{records.title(group[0])}: {accuracy:.1%}"
         for ax, mine in zip(axes, (group[0]["parameter_count"] / 1e6, minutes)):
             bar = ax.errorbar(mine, accuracy, np.abs(bounds - accuracy)[:, None], fmt=MARKERS[place], capsize=4,

@@ -31,7 +31,8 @@ def headline(records: list[dict]) -> list[list[dict]]:
 
 
 def comparison_table(records: list[dict], speed: dict[str, dict] | None = None) -> pd.DataFrame:
-    """One row a model: test accuracy (mean and spread over seeds, or one run), its 95 % interval, size and cost.
+    """One row a model: test accuracy (mean and spread over seeds, or one run), its 95 % interval, size and cost
+    (the training time is the first seed's: others may have run elsewhere).
 
     speed: model -> milliseconds (for one picture) and images_per_second, as measured by `benchmarks.inference`.
     """
@@ -52,7 +53,7 @@ def comparison_table(records: list[dict], speed: dict[str, dict] | None = None) 
             "macro F1": f"{np.mean([r['test']['macro_f1'] for r in group]):.3f}",
             "parameters": f"{first['parameter_count'] / 1e6:.2f} M" if "parameter_count" in first else "",
             "forward": f"{first['forward_flops'] / 1e6:.0f} MFLOP" if "forward_flops" in first else "",
-            "training": f"{np.mean([r['train_seconds'] for r in group]) / 60:.1f} min",
+            "training": f"{first['train_seconds'] / 60:.1f} min",
             "one picture": f"{measured['milliseconds']:.1f} ms" if measured else "",
             "pictures/s": f"{measured['images_per_second']:,.0f}" if measured else "",
         })  # fmt: skip
@@ -129,7 +130,7 @@ def best_for(groups: list[list[dict]], speed: dict[str, dict]) -> list[str]:
     """For each model, what it is the best of these for, in words; "" where it leads in nothing."""
     costs = {
         "the highest accuracy": [-np.mean([r["test"]["accuracy"] for r in group]) for group in groups],
-        "the shortest training": [np.mean([r["train_seconds"] for r in group]) for group in groups],
+        "the shortest training": [group[0]["train_seconds"] for group in groups],
         "the smallest file": [group[0]["parameter_count"] for group in groups],
         "one picture at once": [speed[group[0]["model"]]["milliseconds"] for group in groups],
         "many pictures": [-speed[group[0]["model"]]["images_per_second"] for group in groups],
