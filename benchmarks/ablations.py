@@ -41,7 +41,7 @@ SETS = {  # the values and seeds of all runs of a set, and what each run has oth
         "dropout of 0.1 in the blocks": {"DROPOUT": 0.1},
         "dropout of 0.2 before the last layer": {"HEAD_DROPOUT": 0.2},
         "brightness and contrast, ±0.1": {"JITTER": 0.1},
-        "SiLU for GELU": {"GELU": "SiLU"},  # in the cells of the network
+        "SiLU for GELU": {"GELU": "SiLU"},
     }),
 }  # fmt: skip
 
@@ -55,19 +55,13 @@ def record(kind: str, values: dict) -> dict:
     if kept.exists():
         return json.loads(kept.read_text(encoding="utf-8"))
     known, _ = read(CNN, "full", "$nothing")
-    if unknown := values.keys() - known.keys() - {"GELU"}:
+    if unknown := values.keys() - known.keys():
         raise InputError(f"{', '.join(unknown)}: no parameter of notebook 2 any more, and {kept.name} is not kept.")
     output = REPOSITORY / "runs" / kind / name  # with the executed copy and a log
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
-    source = (REPOSITORY / CNN).read_text(encoding="utf-8")
-    if other := values.get("GELU"):
-        source = source.replace("nn.GELU()", f"nn.{other}()").replace(
-            "functional.gelu(", f"functional.{other.lower()}("
-        )
-    write_text(output / "source.ipynb", source)
     flags = [word for key, value in (miniature | values).items() for word in ("-y", json.dumps({key: value}))]
-    command = [sys.executable, "-m", "papermill", str(output / "source.ipynb"), str(output / CNN), "-k", "python3"]
+    command = [sys.executable, "-m", "papermill", CNN, str(output / CNN), "-k", "python3"]
     own = {"PYTHONPATH": str(REPOSITORY), "CIFAR10_PROFILE": "full", "CIFAR10_OUTPUT": str(output),
            "OMP_NUM_THREADS": "1"}  # fmt: skip
     with open(output / "log.txt", "w", encoding="utf-8") as log:
