@@ -13,7 +13,7 @@ from helpers.files import InputError
 
 
 def keep_memory() -> None:
-    """Freed memory stays with this process, where the C library is glibc; importing this module does it.
+    """Freed memory stays with this process, where the C library is glibc; a training does it.
 
     glibc gives a large block back to the system and gets it anew, page by page, for the next step of a training: that
     took a quarter of the time of notebook 2 on a CPU (docs/performance.md).
@@ -22,9 +22,6 @@ def keep_memory() -> None:
         allocator = ctypes.CDLL(None)
         for option, value in ((-4, 0), (-1, -1), (-2, 2**28)):  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
             allocator.mallopt(option, value)
-
-
-keep_memory()
 
 
 def choose_device(name: str = "auto") -> torch.device:

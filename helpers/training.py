@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from helpers import cells, checkpoints, profiles
 from helpers.batches import Batches
-from helpers.devices import autocast, choose_precision
+from helpers.devices import autocast, choose_precision, keep_memory
 from helpers.files import InputError, Stopped
 from helpers.metrics import packed, refuse_infinite
 
@@ -58,6 +58,7 @@ def fit(
     if epochs < 1:
         raise InputError(f"EPOCHS is {epochs}: expected at least 1 pass over the training set.")
     profiles.current()
+    keep_memory()
     precision = precision or choose_precision(train.device)
     scaler = torch.amp.GradScaler(train.device.type, enabled=precision == torch.float16)
     state = {"model": model, "optimizer": optimizer, "scaler": scaler}
