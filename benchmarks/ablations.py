@@ -31,6 +31,10 @@ SETS = {  # the values and seeds of all runs of a set, and what each run has oth
         "no flips": {"FLIP": False},
         "no shifts": {"TRANSLATE": 0},
     }),
+    "biases": ({"EPOCHS": 12, "TRAIN_IMAGES": 15_000, "VALIDATION_IMAGES": 10_000, "TEST_IMAGES": 1_000}, [0, 1, 2], {
+        "the recipe": {},
+        "biases as slow as the last layer": {"BIAS_LEARNING_RATE": 0.01},
+    }),
     "choices": ({"EPOCHS": 12, "TRAIN_IMAGES": 45_000, "VALIDATION_IMAGES": 5_000, "TEST_IMAGES": 1_000}, [0, 1], {
         "the recipe": {},
         "flips by a coin": {"FLIP": True},

@@ -68,8 +68,6 @@ PARAMETERS = {  # a new parameter of a notebook is one row
     "WIDTHS": (_each(_whole(1)[0], 3), "a list of three whole numbers from 1"),
     "OPTIMIZER": _one_of("muon", "sgd"),
     "LEARNING_RATE": _rate,
-    "BIAS_LEARNING_RATE": _rate,
-    "HEAD_LEARNING_RATE": _rate,
     "OTHER_LEARNING_RATE": _rate,
     "MOMENTUM": _part,
     "WARMUP": _part,
