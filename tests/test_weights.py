@@ -97,10 +97,7 @@ def test_models_are_those_of_the_notebooks_cells(jupyter):
         assert weights.architecture(jupyter(f"{source}\n{kind.__name__}()")) == weights.architecture(kind())
 
 
-WAITING = pytest.mark.xfail(reason="the full runs of the new recipe are being made", strict=True)
-
-
-@pytest.mark.parametrize("name", [pytest.param("custom_cnn", marks=WAITING), "resnet18"])
+@pytest.mark.parametrize("name", HEADLINES)
 def test_committed_weights_give_their_records_accuracy(name, cifar):
     """The float16 weights on all test images, in the network whose hash the record holds."""
     record = json.loads((REPOSITORY / "results" / f"{name}-full-seed0.json").read_text(encoding="utf-8"))
