@@ -35,6 +35,11 @@ SETS = {  # the values and seeds of all runs of a set, and what each run has oth
         "the recipe": {},
         "biases as slow as the last layer": {"BIAS_LEARNING_RATE": 0.01},
     }),
+    "length": ({"EPOCHS": 28, "TRAIN_IMAGES": 45_000, "VALIDATION_IMAGES": 5_000, "TEST_IMAGES": 10_000}, [0], {
+        "the recipe": {},
+        "cutout of 12 pixels": {"CUTOUT": 12},
+        "cutout of 12 pixels and label smoothing of 0.1": {"CUTOUT": 12, "LABEL_SMOOTHING": 0.1},
+    }),
     "choices": ({"EPOCHS": 12, "TRAIN_IMAGES": 45_000, "VALIDATION_IMAGES": 5_000, "TEST_IMAGES": 1_000}, [0, 1], {
         "the recipe": {},
         "flips by a coin": {"FLIP": True},
