@@ -4,7 +4,8 @@
 
 Every run is the notebook's full profile with another value, in miniature, and leaves its record in results/<set>/. A
 run whose record is there is not made again: delete the folder for that. "ablations" undoes what matters most, on few
-images; "choices" asks, with more images and two seeds, what is worth little or nothing.
+images; "choices" asks, with more images and two seeds, what is worth little or nothing; "biases" and "length" ask again
+where that left a doubt, with more seeds and with all epochs. (Values that notebook 2 has no more are read, not run.)
 """
 
 import json
