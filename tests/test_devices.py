@@ -1,5 +1,6 @@
 """helpers.devices: where PyTorch computes here, and in which type."""
 
+import contextlib
 import platform
 import resource
 
@@ -79,3 +80,43 @@ def test_device_and_precision_in_words_and_at_work(precision, name):
     with devices.autocast(CPU, precision):
         assert (torch.ones(4, 4) @ torch.ones(4, 4)).dtype == precision
     assert 0 < devices.matmul_flops(CPU, precision) < float("inf")
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 2), (3, 3), (5, 4), (8, 8), (6, 7), (15, 15)])
+@pytest.mark.parametrize(("images", "bias"), [(50, True), (7, False)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolution_of_small_maps_side_by_side_is_the_usual_one(height, width, images, bias, stride):
+    torch.manual_seed(0)
+    x = torch.randn(images, 6, height, width, requires_grad=True)
+    layer = torch.nn.Conv2d(6, 4, 3, stride, padding=1, bias=bias)
+    found = []
+    for way in (contextlib.nullcontext(), devices.SideBySide()):
+        with way:
+            y = layer(x)
+        found.append((y, *torch.autograd.grad((y * torch.arange(4.0).view(4, 1, 1)).sum(), (x, layer.weight))))
+    for usual, ours in zip(*found):
+        torch.testing.assert_close(ours, usual, atol=1e-4, rtol=1e-4)
+
+
+def test_only_small_maps_of_many_images_and_usual_convolutions_are_put_side_by_side():
+    x, weight = torch.zeros(500, 6, 8, 8), torch.zeros(4, 6, 3, 3)
+    plain = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
+    assert devices.images_in_a_row(x, weight, **plain) == 25
+    assert devices.images_in_a_row(x[:128], weight, **plain) == 16
+    for other in ({"padding": (0, 0)}, {"stride": (3, 3)}, {"dilation": (2, 2)}, {"groups": 2}, {"padding": "same"}):
+        assert devices.images_in_a_row(x, weight, **plain | other) == 0
+    assert devices.images_in_a_row(x[:1], weight, **plain) == devices.images_in_a_row(x[:37], weight, **plain) == 0
+    assert devices.images_in_a_row(x, torch.zeros(4, 6, 1, 1), **plain) == 0
+    assert devices.images_in_a_row(torch.zeros(500, 6, 9, 9), weight, **plain) == 0
+    with torch.no_grad():  # an answer alone gains at smaller maps
+        assert devices.images_in_a_row(x, weight, **plain) == 0
+        assert devices.images_in_a_row(x[:, :, :4, :4], weight, **plain) == 25
+
+
+def test_bfloat16_on_a_cpu_alone_puts_them_side_by_side(monkeypatch):
+    used, original = [], devices.side_by_side
+    monkeypatch.setattr(devices, "side_by_side", lambda *all_: used.append(len(used)) or original(*all_))
+    for precision in (torch.bfloat16, torch.float32):
+        with devices.autocast(CPU, precision):
+            torch.nn.Conv2d(6, 4, 3, padding=1)(torch.zeros(50, 6, 4, 4))
+    assert len(used) == 1
