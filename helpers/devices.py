@@ -74,17 +74,17 @@ def precision_name(precision: torch.dtype) -> str:
 def autocast(device: torch.device, precision: torch.dtype) -> Iterator[None]:
     """The context in which a forward pass runs in `precision`; weights stay float32."""
     quick = device.type == "cpu" and precision == torch.bfloat16
-    with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-        with SideBySide() if quick else contextlib.nullcontext():
-            yield
+    casting = torch.autocast(device.type, precision, enabled=precision != torch.float32)
+    with casting, SideBySide() if quick else contextlib.nullcontext():
+        yield
 
 
 class SideBySide(TorchFunctionMode):
     """3×3 convolutions of maps of a few pixels, with the images of a batch side by side in wide pictures.
 
-    oneDNN, which computes them on a CPU, works along the rows of a map, and wastes most of its work where a row is short:
-    512 channels of 3×3 pixels take four times as long as they must (docs/performance.md). With a column of zeros between
-    neighbours the sums are the same.
+    oneDNN, which computes them on a CPU, works along the rows of a map, and wastes most of its work where a row is
+    short: 512 channels of 3×3 pixels take four times as long as they must (docs/performance.md). With a column of zeros
+    between neighbours the sums are the same.
     """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
