@@ -73,7 +73,8 @@ def precision_name(precision: torch.dtype) -> str:
 @contextlib.contextmanager
 def autocast(device: torch.device, precision: torch.dtype) -> Iterator[None]:
     """The context in which a forward pass runs in `precision`; weights stay float32."""
-    quick = device.type == "cpu" and precision == torch.bfloat16
+    amx = getattr(torch.cpu, "_is_amx_tile_supported", bool)()
+    quick = device.type == "cpu" and precision == torch.bfloat16 and amx
     casting = torch.autocast(device.type, precision, enabled=precision != torch.float32)
     with casting, SideBySide() if quick else contextlib.nullcontext():
         yield
@@ -82,9 +83,9 @@ def autocast(device: torch.device, precision: torch.dtype) -> Iterator[None]:
 class SideBySide(TorchFunctionMode):
     """3×3 convolutions of maps of a few pixels, with the images of a batch side by side in wide pictures.
 
-    oneDNN, which computes them on a CPU, works along the rows of a map, and wastes most of its work where a row is
-    short: 512 channels of 3×3 pixels take four times as long as they must (docs/performance.md). With a column of zeros
-    between neighbours the sums are the same.
+    oneDNN, which computes them on a CPU, fills the tiles of AMX along the rows of a map, and wastes most of its work
+    where a row is short: 512 channels of 3×3 pixels take four times as long as they must (docs/performance.md). With a
+    column of zeros between neighbours the sums are the same. (Other processors do not gain by it.)
     """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):

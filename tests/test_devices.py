@@ -113,10 +113,12 @@ def test_only_small_maps_of_many_images_and_usual_convolutions_are_put_side_by_s
         assert devices.images_in_a_row(x[:, :, :4, :4], weight, **plain) == 25
 
 
-def test_bfloat16_on_a_cpu_alone_puts_them_side_by_side(monkeypatch):
+def test_bfloat16_with_amx_alone_puts_them_side_by_side(monkeypatch):
     used, original = [], devices.side_by_side
-    monkeypatch.setattr(devices, "side_by_side", lambda *all_: used.append(len(used)) or original(*all_))
+    monkeypatch.setattr(devices, "side_by_side", lambda *all_: used.append((precision, amx)) or original(*all_))
     for precision in (torch.bfloat16, torch.float32):
-        with devices.autocast(CPU, precision):
-            torch.nn.Conv2d(6, 4, 3, padding=1)(torch.zeros(50, 6, 4, 4))
-    assert len(used) == 1
+        for amx in (True, False):
+            monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx, raising=False)
+            with devices.autocast(CPU, precision):
+                torch.nn.Conv2d(6, 4, 3, padding=1)(torch.zeros(50, 6, 4, 4))
+    assert used == [(torch.bfloat16, True)]
