@@ -2,13 +2,16 @@
 
     python -m benchmarks.speed [--quick] [--write]
 
-Three tables: `batches`, an epoch of augmented batches alone; `fit`, a step of notebook 2; `recipe`, images a second of
-training. Plain is a DataLoader that does as torchvision's CIFAR10 with transforms (an image at a time, as a PIL image,
+Tables: `batches`, an epoch of augmented batches alone; `fit`, a step of notebook 2; `recipe`, images a second of training;
+`steps`, what two ways to spare a CPU work are worth. Plain is a DataLoader that does as torchvision's CIFAR10 with transforms (an image at a time, as a PIL image,
 in two worker processes), float32, SGD, the usual memory order. Pixels do not matter, so all run on the stand-in.
 """
 
+import contextlib
+import ctypes
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from types import SimpleNamespace
 
@@ -131,7 +134,44 @@ def measure_training(sizes: SimpleNamespace, write: bool) -> None:
     save("recipe", "training", "images/s", rates, note, write, **columns)
 
 
+def give_memory_back() -> None:
+    """Undo `devices.keep_memory`: glibc's own values."""
+    with contextlib.suppress(OSError, TypeError, AttributeError):  # Windows, macOS, musl
+        for option, value in ((-4, 65_536), (-1, 131_072), (-2, 131_072)):
+            ctypes.CDLL(None).mallopt(option, value)
+
+
+def measure_steps(sizes: SimpleNamespace, write: bool) -> None:
+    """What memory that is kept and small maps side by side are worth in bfloat16 on a CPU."""
+
+    def images_a_second(model: nn.Module, x: torch.Tensor, memory: Callable, small_maps) -> float:
+        memory()
+        began = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16), small_maps():
+            model(x).sum().backward()
+        return len(x) / (time.perf_counter() - began)
+
+    ways = {"as PyTorch does it": (give_memory_back, contextlib.nullcontext),
+            "memory kept": (devices.keep_memory, contextlib.nullcontext),
+            "and small maps side by side": (devices.keep_memory, devices.SideBySide)}  # fmt: skip
+    rows, table = [], []
+    for notebook, side in ((CNN, 32), (RESNET, 16), (RESNET, 24), (RESNET, 32)):
+        recipe = build(notebook, "full")
+        x = torch.randn(min(recipe["BATCH_SIZE"], sizes.ours), 3, side, side)
+        x = x.contiguous(memory_format=torch.channels_last)
+        tried = {way: partial(images_a_second, recipe["model"], x, *how) for way, how in ways.items()}
+        take_turns(tried, 1)  # the first step builds what later ones use
+        runs = take_turns(tried, sizes.repeats)
+        name, (first, *_, last) = f"notebook {notebook[0]}, {side}×{side} pixels", map(median, runs.values())
+        told = {way: f"{median(found):,.0f}" for way, found in runs.items()}
+        table.append({"training, images/s": name, **told, "times as fast": f"{last / first:.2f}"})
+        rows.append({"what": name, "all": runs})
+    place = devices.device_name(torch.device("cpu"))
+    note = f"Medians of {sizes.repeats} steps with the full profile's batches ({place}, bfloat16)."
+    publish("steps", table, rows, note, ["torch"], script="speed", write=write)
+
+
 if __name__ == "__main__":
     arguments = options("speed", __doc__).parse_args()
-    for measure in (measure_batches, measure_training):
+    for measure in (measure_batches, measure_training, measure_steps):
         measure(QUICK if arguments.quick else FULL, arguments.write)
