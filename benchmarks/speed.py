@@ -2,9 +2,10 @@
 
     python -m benchmarks.speed [--quick] [--write]
 
-Tables: `batches`, an epoch of augmented batches alone; `fit`, a step of notebook 2; `recipe`, images a second of training;
-`steps`, what two ways to spare a CPU work are worth. Plain is a DataLoader that does as torchvision's CIFAR10 with transforms (an image at a time, as a PIL image,
-in two worker processes), float32, SGD, the usual memory order. Pixels do not matter, so all run on the stand-in.
+Tables: `batches`, an epoch of augmented batches alone; `fit`, a step of notebook 2; `recipe`, images a second of
+training; `steps`, what spares a CPU work in a training step. Plain is a DataLoader that does as torchvision's CIFAR10
+with transforms (an image at a time, as a PIL image, in two worker processes), float32, SGD, the usual memory order.
+Pixels do not matter, so all run on the stand-in.
 """
 
 import contextlib

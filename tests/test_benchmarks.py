@@ -20,6 +20,7 @@ SCRIPTS = {  # the tables that each writes, with what stands in their first colu
         "batches": ["helpers.batches", "DataLoader, PIL transforms, 2 workers"],
         "fit": ["bare loop", "training.fit", "its batches alone"],
         "recipe": ["notebook 2", "its network, plain recipe", "ResNet-18, plain recipe"],
+        "steps": ["notebook 2, 32×32 pixels", *(f"notebook 3, {side}×{side} pixels" for side in (16, 24, 32))],
     },
     "inference": {"inference": [*MODELS.values()]},
 }
