@@ -98,7 +98,7 @@ class SideBySide(TorchFunctionMode):
 def images_in_a_row(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> int:
     """How many images of a batch to put side by side; 0 where that is not quicker or not possible."""
     usual = (tuple(weight.shape[2:]), padding, dilation, groups) == ((3, 3), (1, 1), (1, 1), 1)
-    if not usual or x.ndim != 4 or stride not in ((1, 1), (2, 2)):
+    if not usual or x.ndim != 4 or stride not in ((1, 1), (2, 2)) or min(weight.shape[:2]) < 64:
         return 0
     if x.shape[3] // stride[1] > (8 if torch.is_grad_enabled() else 4):
         return 0

@@ -87,27 +87,28 @@ def test_device_and_precision_in_words_and_at_work(precision, name):
 @pytest.mark.parametrize("stride", [1, 2])
 def test_convolution_of_small_maps_side_by_side_is_the_usual_one(height, width, images, bias, stride):
     torch.manual_seed(0)
-    x = torch.randn(images, 6, height, width, requires_grad=True)
-    layer = torch.nn.Conv2d(6, 4, 3, stride, padding=1, bias=bias)
+    x = torch.randn(images, 64, height, width, requires_grad=True)
+    layer = torch.nn.Conv2d(64, 64, 3, stride, padding=1, bias=bias)
     found = []
     for way in (contextlib.nullcontext(), devices.SideBySide()):
         with way:
             y = layer(x)
-        found.append((y, *torch.autograd.grad((y * torch.arange(4.0).view(4, 1, 1)).sum(), (x, layer.weight))))
+        found.append((y, *torch.autograd.grad((y * torch.arange(64.0).view(64, 1, 1)).mean(), (x, layer.weight))))
     for usual, ours in zip(*found):
         torch.testing.assert_close(ours, usual, atol=1e-4, rtol=1e-4)
 
 
 def test_only_small_maps_of_many_images_and_usual_convolutions_are_put_side_by_side():
-    x, weight = torch.zeros(500, 6, 8, 8), torch.zeros(4, 6, 3, 3)
+    x, weight = torch.zeros(500, 64, 8, 8), torch.zeros(96, 64, 3, 3)
     plain = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
     assert devices.images_in_a_row(x, weight, **plain) == 25
     assert devices.images_in_a_row(x[:128], weight, **plain) == 16
     for other in ({"padding": (0, 0)}, {"stride": (3, 3)}, {"dilation": (2, 2)}, {"groups": 2}, {"padding": "same"}):
         assert devices.images_in_a_row(x, weight, **plain | other) == 0
     assert devices.images_in_a_row(x[:1], weight, **plain) == devices.images_in_a_row(x[:37], weight, **plain) == 0
-    assert devices.images_in_a_row(x, torch.zeros(4, 6, 1, 1), **plain) == 0
-    assert devices.images_in_a_row(torch.zeros(500, 6, 9, 9), weight, **plain) == 0
+    assert devices.images_in_a_row(x, torch.zeros(96, 64, 1, 1), **plain) == 0
+    assert devices.images_in_a_row(x, torch.zeros(32, 64, 3, 3), **plain) == 0
+    assert devices.images_in_a_row(torch.zeros(500, 64, 9, 9), weight, **plain) == 0
     with torch.no_grad():  # an answer alone gains at smaller maps
         assert devices.images_in_a_row(x, weight, **plain) == 0
         assert devices.images_in_a_row(x[:, :, :4, :4], weight, **plain) == 25
@@ -120,5 +121,5 @@ def test_bfloat16_with_amx_alone_puts_them_side_by_side(monkeypatch):
         for amx in (True, False):
             monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx, raising=False)
             with devices.autocast(CPU, precision):
-                torch.nn.Conv2d(6, 4, 3, padding=1)(torch.zeros(50, 6, 4, 4))
+                torch.nn.Conv2d(64, 64, 3, padding=1)(torch.zeros(50, 64, 4, 4))
     assert used == [(torch.bfloat16, True)]
