@@ -5,7 +5,8 @@
 Every run is the notebook's full profile with another value, in miniature, and leaves its record in results/<set>/. A
 run whose record is there is not made again: delete the folder for that. "ablations" undoes what matters most, on few
 images; "choices" asks, with more images and two seeds, what is worth little or nothing; "biases" and "length" ask again
-where that left a doubt, with more seeds and with all epochs. (Values that notebook 2 has no more are read, not run.)
+where that left a doubt, with more seeds and with all epochs. (Values that notebook 2 has no more are read, not run; so
+are the runs of notebook 3 in "resnet18".)
 """
 
 import json
@@ -40,6 +41,10 @@ SETS = {  # the values and seeds of all runs of a set, and what each run has oth
         "the recipe": {},
         "cutout of 12 pixels": {"CUTOUT": 12},
         "cutout of 12 pixels and label smoothing of 0.1": {"CUTOUT": 12, "LABEL_SMOOTHING": 0.1},
+    }),
+    "resnet18": ({"EPOCHS": 21, "TRAIN_IMAGES": 45_000, "VALIDATION_IMAGES": 5_000, "TEST_IMAGES": 10_000}, [0], {
+        "neither": {},
+        "cutout of 8 pixels and label smoothing of 0.1": {"CUTOUT": 8, "LABEL_SMOOTHING": 0.1},
     }),
     "choices": ({"EPOCHS": 12, "TRAIN_IMAGES": 45_000, "VALIDATION_IMAGES": 5_000, "TEST_IMAGES": 1_000}, [0, 1], {
         "the recipe": {},
