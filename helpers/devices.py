@@ -84,8 +84,8 @@ class SideBySide(TorchFunctionMode):
     """3×3 convolutions of maps of a few pixels, with the images of a batch side by side in wide pictures.
 
     oneDNN, which computes them on a CPU, fills the tiles of AMX along the rows of a map, and wastes most of its work
-    where a row is short: 512 channels of 3×3 pixels take four times as long as they must (docs/performance.md). With a
-    column of zeros between neighbours the sums are the same. (Other processors do not gain by it.)
+    where a row is short (docs/performance.md). With a column of zeros between neighbours the sums are the same. (Other
+    processors do not gain by it.)
     """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
