@@ -5,6 +5,8 @@ python run.py                            set up if needed, find CIFAR-10, run th
 python run.py --profile quick            minutes on a CPU (full: the headline recipe; smoke: seconds)
 python run.py --notebooks 2 3 --set EPOCHS=3 LEARNING_RATE=0.01
 python run.py --data ~/datasets          the folder that holds cifar-10-batches-py or its archive
+python run.py predict cat.jpg photos/    what a trained network sees in these pictures
+python run.py demo                       the same as a page in the browser, with the camera
 python run.py test -k metrics            set up, then pytest with what follows
 python run.py report                     rebuild the README's tables from results/
 python run.py lab                        open JupyterLab
@@ -27,24 +29,29 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 VENV, LOG = HERE / ".venv", HERE / "runs" / "install.log"
-STAMP = VENV / "installed.txt"  # what was installed: the hash of requirements.txt and Python's version
+REQUIREMENTS, FURTHER = "requirements.txt", "further/requirements.txt"  # the second for the page and notebooks 4 to 6
+STAMPS = {  # what was installed: the file's hash and Python's version
+    REQUIREMENTS: VENV / "installed.txt", FURTHER: VENV / "installed-further.txt",
+}  # fmt: skip
 COMMANDS = {  # what each runs, and which packages it needs with --no-venv; without a command: the notebooks
     "": ("helpers.execute", "papermill nbconvert ipykernel"),
     "setup": ("", ""),
     "test": ("pytest", "pytest nbval"),
+    "predict": ("helpers.predict", "torch pandas"),
+    "demo": ("further.page", "torch gradio captum"),
     "report": ("helpers.report", "pandas"),
     "lab": ("jupyter lab", "jupyterlab"),
 }
 
 
-def make_venv() -> Path:
-    """.venv's Python, with what requirements.txt asks for; nothing is done, or fetched, when that is in place."""
+def make_venv(file: str) -> Path:
+    """.venv's Python, with what requirements.txt, or both files, ask for; nothing is done when that is in place."""
     python = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    wanted = hashlib.sha256((HERE / "requirements.txt").read_bytes()).hexdigest()
-    stamp = STAMP.read_text(encoding="utf-8") if STAMP.exists() else ""
+    stamps = {name: stamp.read_text(encoding="utf-8") for name, stamp in STAMPS.items() if stamp.exists()}
     # Killed while it copied files: pip would take half a package for a whole one.
     copying = not LOG.exists() or "Installing collected" in LOG.read_text(errors="replace")
-    if (stamp == "installing" and copying) or not version(python):
+    if ("installing" in stamps.values() and copying) or not version(python):
+        stamps = {}
         print(f"{VENV.name} is incomplete: making it anew." if VENV.is_dir() else f"Making {VENV.name}.")
         command = [sys.executable, "-m", "venv", "--clear", str(VENV)]
         made = subprocess.run(command, capture_output=True, text=True, errors="replace")
@@ -52,10 +59,12 @@ def make_venv() -> Path:
             lines = (made.stdout + made.stderr).strip().splitlines()[-3:]
             sys.exit(f"{VENV.name} could not be made: {' '.join(lines)}\nOn Debian and Ubuntu: sudo apt install "
                      "python3-venv. Or use an environment of your own: --no-venv.")  # fmt: skip
-    wanted += " " + version(python)
-    if stamp != wanted:
-        install(python)
-        STAMP.write_text(wanted, encoding="utf-8")
+    for name in dict.fromkeys([REQUIREMENTS, file]):
+        wanted = f"{hashlib.sha256((HERE / name).read_bytes()).hexdigest()} {version(python)}"
+        if stamps.get(name) != wanted:
+            STAMPS[name].write_text("installing", encoding="utf-8")
+            install(python, name)
+            STAMPS[name].write_text(wanted, encoding="utf-8")
     return python
 
 
@@ -73,14 +82,15 @@ def log() -> list[str]:
     return [line for line in LOG.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
 
 
-def install(python: Path) -> None:
-    """pip install -r requirements.txt, as one line that says where it is; the whole log is in runs/install.log."""
+def install(python: Path, file: str) -> None:
+    """pip install -r `file`, as one line that says where it is; the whole log is in runs/install.log."""
     from helpers.execute import shown
 
     LOG.parent.mkdir(exist_ok=True)
-    print(f"Installing requirements.txt into .venv: minutes, and several GB, the first time; log: {shown(LOG)}")
-    STAMP.write_text("installing", encoding="utf-8")
-    words = ["-m", "pip", "install", "--disable-pip-version-check", "--no-input", "-r", "requirements.txt"]
+    size = "minutes, and several GB, the first time" if file == REQUIREMENTS else "about a minute, the first time"
+    print(f"Installing {file} into .venv: {size}; log: {shown(LOG)}")
+    words = ["-m", "pip", "install", "--disable-pip-version-check", "--no-input", "-r", REQUIREMENTS]
+    words += ["-r", file] if file != REQUIREMENTS else []
     with open(LOG, "wb") as file:
         pip = subprocess.Popen([str(python), *words], cwd=HERE, stdout=file, stderr=subprocess.STDOUT)
         try:
@@ -107,17 +117,18 @@ def main(words: list[str]) -> int:
     rest = [word for word in words if word != "--no-venv"]
     command = rest.pop(0) if rest and not rest[0].startswith("-") else ""
     if command not in COMMANDS:
-        execute.refuse(f"run.py: there is no command {command}; expected setup, test, report, lab, or options only.")
-    if not command:
-        execute.parse(rest, __doc__)  # what is wrong is told before anything is installed
+        execute.refuse(f"run.py: no command {command}: expected {', '.join([*COMMANDS][1:])}, or options only.")
+    file = FURTHER if command == "demo" else REQUIREMENTS
+    if not command and any(path.parent != HERE for path in execute.parse(rest, __doc__).notebooks):
+        file = FURTHER  # (and what is wrong on the command line is told before anything is installed)
     module, packages = COMMANDS[command]
     missing = [name for name in packages.split() if importlib.util.find_spec(name) is None]
     if "--no-venv" in words and missing:
-        sys.exit(f"this Python has no {', '.join(missing)}: python -m pip install -r requirements.txt, "
+        sys.exit(f"this Python has no {', '.join(missing)}: python -m pip install -r {file}, "
                  "or leave out --no-venv to have it done in .venv.")  # fmt: skip
     execute.end_like_ctrl_c()
     try:
-        python = Path(sys.executable) if "--no-venv" in words else make_venv()
+        python = Path(sys.executable) if "--no-venv" in words else make_venv(file)
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         return 130
@@ -127,7 +138,7 @@ def main(words: list[str]) -> int:
         print(f"Ready: {execute.shown(python)}")
         return 0
     env = execute.environment()  # before the folder changes: paths of the person's are relative to theirs
-    if command:
+    if command not in ("", "predict"):
         os.chdir(HERE)
     full = [str(python), "-P", "-m", *module.split(), *rest]
     sys.stdout.flush()

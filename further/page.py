@@ -1,0 +1,252 @@
+"""The page: a picture from a file, the clipboard or the camera, and what a trained network sees in it.
+
+python run.py demo                 # on this machine only, and opens the browser
+python run.py demo --host 0.0.0.0 # for everybody who can reach this machine
+
+The same file is the app of a Hugging Face Space (further/space.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import functools
+import html
+import io
+import json
+import os
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a Space starts this file alone
+os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_SHARE": "False", "HF_HUB_OFFLINE": "1"}
+os.environ.setdefault("GRADIO_TEMP_DIR", tempfile.mkdtemp(prefix="cifar10-page-"))
+
+import gradio as gr
+import numpy as np
+import skimage.data
+import torch
+from captum.attr import LayerAttribution, LayerGradCam
+from PIL import Image
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+
+from helpers import data, predict, records
+from helpers.files import InputError
+
+PATIENCE = 30  # seconds for an answer
+Image.MAX_IMAGE_PIXELS = predict.LARGEST_PICTURE // 2  # Pillow refuses twice as many
+SHOWN = 360  # pixels of a picture's longer side on the page
+EXAMPLES = {"a cat": "chelsea", "a horse": "horse", "a rocket": "rocket", "a cup": "coffee"}  # free, in scikit-image
+CLOSED = ("proxy=", "dev/", "vibe", "undo-vibe", "monitoring", "process_recording", "run-history", "runs", "info",
+          "openapi.json", "custom_component", "call/")  # routes of Gradio's that this page has no use for  # fmt: skip
+CSS = """
+footer {display: none !important} .gradio-container {max-width: 60rem !important; margin: auto !important}
+.answer {display: flex; flex-wrap: wrap; gap: 1rem} .answer figure {margin: 0; flex: 1 1 4.5rem; max-width: 16rem}
+.answer img {width: 100%; border-radius: .4rem} .answer .pixels {image-rendering: pixelated}
+.answer figcaption {font-size: .85rem} .answer .bars {flex: 1 1 100%; border: 0}
+.answer .bars :is(tr, td, th) {padding: .1rem .4rem; font-weight: inherit; border: 0; text-align: left}
+.answer .bars .first :is(td, th) {font-weight: bold} .bars .bar {width: 75%}
+.bars .bar div {background: #0072B2; height: 1rem; border-radius: .2rem}
+.notice {flex: 1 1 100%; border-left: .3rem solid #D55E00; padding: .2rem .6rem}
+"""
+ABOUT = """# What does the network see?
+Trained on the 60,000 small photographs of CIFAR-10, it knows ten kinds of things: {}.
+Your pictures stay on {}: they are answered in memory and not kept."""
+pool, lock = ThreadPoolExecutor(4), threading.Lock()
+torch.set_num_threads(1)  # several answers side by side, not one on all cores
+
+
+@functools.cache
+def classifier(name: str) -> predict.Classifier:
+    return predict.load(name)
+
+
+def models() -> list[tuple[str, str]]:
+    """Each model at hand, in words with its accuracy and speed, and its name."""
+    folder, found = records.REPOSITORY / "results", []
+    known = {r["model"]: r["test"]["accuracy"] for r in records.load(folder) if r["profile"] == "full"}
+    speeds = json.loads((folder / "benchmarks" / "inference.json").read_text(encoding="utf-8"))["measurements"]
+    speed = {row["model"]: row["milliseconds"] for row in speeds}
+    for name in predict.at_hand():
+        found.append((f"{records.MODELS[name]}: {known[name]:.1%} right, {speed[name]:.0f} ms a picture", name))
+    return found
+
+
+def attention(model: predict.Classifier, pixels: np.ndarray, label: int) -> np.ndarray | None:
+    """Where the network looked (Grad-CAM: Selvaraju et al., 2017) over its pixels: (320, 320, 3) uint8."""
+    if not isinstance(model.module, torch.nn.Module):
+        return None
+    features = model.module.features
+    layer = features.stages[-1] if hasattr(features, "stages") else features[2]
+    picture = torch.tensor(pixels).permute(2, 0, 1)[None].float() / 255
+    with lock:  # captum's hooks are the layer's
+        found = LayerGradCam(model.module, layer).attribute(picture, target=label, relu_attributions=True)
+    found = LayerAttribution.interpolate(found.detach(), (320, 320), "bilinear")[0, 0].numpy()
+    light = (0.15 + 0.85 * found / max(found.max(), 1e-9))[..., None]
+    large = np.asarray(Image.fromarray(pixels).resize((320, 320), Image.Resampling.NEAREST))
+    return (large * light).astype(np.uint8)
+
+
+def shown(image: Image.Image | np.ndarray, text: str, kind: str = "PNG") -> str:
+    """A picture as HTML that holds it, so that no file is needed."""
+    buffer = io.BytesIO()
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    image.save(buffer, kind)
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    style = "pixels" * (image.size == (32, 32))
+    return (f'<figure><img class="{style}" alt="{text}" src="data:image/{kind.lower()};base64,{encoded}">'
+            f"<figcaption>{text}</figcaption></figure>")  # fmt: skip
+
+
+def look(picture: object) -> dict:
+    """What is kept of a picture while the page is open: the network's pixels both ways, and a small copy to show."""
+    image = predict.opened(picture)
+    seen = {fit: predict.pixels(image, fit) for fit in ("crop", "pad")}
+    image.thumbnail((SHOWN, SHOWN))
+    return seen | {"shown": shown(image, "Your picture", "JPEG")}
+
+
+def answer(seen: dict, name: str, fit: str) -> str:
+    """The answer to what `look` gave, as HTML; for the camera ("shown" is missing) without where the network looked."""
+    model, pixels = classifier(name), seen[fit]
+    row = model.table([pixels]).iloc[0]
+    shares = row[list(data.CLASS_NAMES)].astype(float).sort_values(ascending=False)
+    parts = [seen.get("shown", ""), shown(pixels, "What the network sees: 32×32 pixels")]
+    if "shown" in seen and (bright := attention(model, pixels, data.CLASS_NAMES.index(shares.index[0]))) is not None:
+        parts.append(shown(bright, f"Bright: where it looked for “{shares.index[0]}”"))
+    if row[predict.UNLIKE]:
+        parts.append('<p class="notice"><b>None of the ten, perhaps:</b> this is unlike the pictures that the '
+                     "network was trained on, and its answer may mean nothing.</p>")  # fmt: skip
+    rows = "".join(f'<tr class="{"first" * (not k)}"><th scope="row">{label}</th><td>{share:.1%}</td><td class="bar">'
+                   f'<div style="width: {100 * share:.1f}%"></div></td></tr>'
+                   for k, (label, share) in enumerate(shares.items()))  # fmt: skip
+    return f'<div class="answer" aria-live="polite">{"".join(parts)}<table class="bars">{rows}</table></div>'
+
+
+def safely(work: Callable, *asked: object) -> tuple[object, str]:
+    """What the work gives and "", or None and why there is nothing, as HTML, within the time."""
+    try:
+        return pool.submit(work, *asked).result(PATIENCE), ""
+    except InputError as error:
+        said = str(error)
+    except TimeoutError:
+        said = f"this picture took more than {PATIENCE} seconds."
+    except Exception:  # what it was is nobody's business
+        said = "this picture could not be answered."
+    return None, f'<div class="answer"><p class="notice" role="alert">{html.escape(said)}</p></div>'
+
+
+def respond(seen: dict | None, name: str, fit: str) -> str:
+    """The answer to the picture that is there, or why there is none."""
+    if seen is None:
+        return gr.skip()
+    found, problem = safely(answer, seen, name, fit)
+    return found or problem
+
+
+def opened(picture: object, name: str, fit: str) -> tuple[dict | None, str]:
+    seen, problem = safely(look, picture)
+    return seen, problem or respond(seen, name, fit)
+
+
+def uploaded(path: str | None, name: str, fit: str) -> tuple:
+    if path is None:
+        return None, gr.skip(), gr.skip()
+    try:
+        return None, *opened(Path(path), name, fit)
+    finally:
+        shutil.rmtree(Path(path).parent, ignore_errors=True)  # a folder of its own
+
+
+def streamed(frame: np.ndarray | None, name: str, fit: str) -> str:
+    return gr.skip() if frame is None else respond({fit: predict.pixels(frame, fit)}, name, fit)
+
+
+def build(place: str = "this machine") -> gr.Blocks:
+    """The page; place: where pictures go, in words."""
+    with gr.Blocks(title="CIFAR-10: look at your pictures", analytics_enabled=False, delete_cache=(60, 60)) as page:
+        gr.Markdown(ABOUT.format(", ".join(data.CLASS_NAMES[:-1]) + f" and {data.CLASS_NAMES[-1]}", place))
+        choices = models()
+        with gr.Row():
+            model = gr.Radio(choices, value=choices[0][1], label="Model")
+            fit = gr.Radio([("the middle", "crop"), ("all of it", "pad")], value="crop", label="Part of the picture")
+        with gr.Tab("Picture"):
+            upload = gr.Image(sources=["upload", "clipboard"], label="A picture: drop, paste or choose", height=180)
+            upload.preprocess = lambda payload: payload.path if payload else None  # `predict` reads the file
+            with gr.Row():
+                buttons = [gr.Button(f"Try {name}", size="sm") for name in EXAMPLES]
+            found = gr.HTML(label="Answer")
+        with gr.Tab("Camera"):
+            small = gr.WebcamOptions(constraints={"video": {"width": 320, "height": 240}})
+            camera = gr.Image(
+                sources=["webcam"], streaming=True, type="numpy", webcam_options=small, label="Camera", height=300
+            )
+            live = gr.HTML(label="Answer")
+        busy = {"api_visibility": "private", "show_progress": "hidden"}
+        seen = gr.State(None, time_to_live=3600)
+        upload.upload(uploaded, [upload, model, fit], [upload, seen, found], **busy)
+        for button, picture in zip(buttons, EXAMPLES.values()):
+            example = functools.partial(opened, getattr(skimage.data, picture)())
+            button.click(example, [model, fit], [seen, found], **busy)
+        for choice in (model, fit):
+            choice.change(respond, [seen, model, fit], found, **busy)
+        camera.stream(streamed, [camera, model, fit], live, stream_every=0.05, time_limit=3600, **busy)
+    page.queue(default_concurrency_limit=2, max_size=1000)
+    return page
+
+
+class Guard:
+    """Closes Gradio's routes that this page does not use, and refuses what is too large before it is read."""
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] == "http":
+            path = scope["path"].lstrip("/").removeprefix("gradio_api/")
+            length = dict(scope["headers"]).get(b"content-length", b"0")
+            if path.startswith(CLOSED):
+                return await PlainTextResponse("There is nothing here.", 404)(scope, receive, send)
+            if not length.isdigit() or int(length) > predict.LARGEST_FILE + 1_000_000:
+                limit = f"Too large: expected at most {predict.LARGEST_FILE // 1_000_000} MB."
+                return await PlainTextResponse(limit, 413)(scope, receive, send)
+        await self.app(scope, receive, send)
+
+
+def settings(**more: object) -> dict:
+    """How Gradio is to serve the page."""
+    return {"css": CSS, "share": False, "show_error": False, "max_file_size": predict.LARGEST_FILE, "quiet": True,
+            "ssr_mode": False, "app_kwargs": {"middleware": [Middleware(Guard)], "docs_url": None, "redoc_url": None},
+            **more}  # fmt: skip
+
+
+def main(words: list[str]) -> None:
+    parser = argparse.ArgumentParser("python run.py demo", description=__doc__.partition("\n")[0])
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0: for everybody who can reach this machine")
+    parser.add_argument("--port", type=int, help="default: the first free one from 7860 on")
+    parser.add_argument("--no-browser", action="store_true", help="only say where the page is")
+    chosen = parser.parse_args(words)
+    here = chosen.host in ("127.0.0.1", "localhost")
+    if not here:
+        print(f"--host {chosen.host}: whoever can reach this machine can use the page, without a password.")
+    page = build("this machine" if here else "the machine that runs this page")
+    _, address, _ = page.launch(**settings(server_name=chosen.host, server_port=chosen.port, prevent_thread_lock=True,
+                                           inbrowser=here and not chosen.no_browser))  # fmt: skip
+    print(f"The page is at {address} (Ctrl-C ends it).", flush=True)
+    try:
+        page.block_thread()
+    finally:
+        shutil.rmtree(os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
+
+
+if __name__ == "__main__":
+    if "SPACE_ID" in os.environ:
+        build("the machine that runs this page").launch(**settings())
+    else:
+        main(sys.argv[1:])

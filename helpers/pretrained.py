@@ -1,0 +1,55 @@
+"""A trained PyTorch network with all that it needs inside: resizing, normalisation, class names, its temperature.
+
+What torch.hub gives (hubconf.py), what `predict` asks, and what notebook 6 exports.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from helpers import models, weights
+from helpers.data import CLASS_NAMES, MEAN, STD
+
+NETWORKS = {"custom_cnn": models.CustomCNN, "resnet18": models.ResNet}
+
+
+class Pretrained(nn.Module):
+    """(n, 3, height, width), uint8 or floats in 0..1 -> (n, 10) calibrated logits: their softmax are probabilities.
+
+    Pictures of another size than 32×32 are cropped to the square in their middle and averaged over areas.
+    """
+
+    class_names = CLASS_NAMES
+
+    def __init__(self, network: nn.Module, temperature: float = 1.0):
+        super().__init__()
+        last, self.head = [(name, part) for name, part in network.named_modules() if isinstance(part, nn.Linear)][-1]
+        network.set_submodule(last, nn.Identity())
+        self.features, self.temperature = network, temperature
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        return self.both(pictures)[0]
+
+    def both(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The logits, and how long each picture's vector of features is, (n,): short for what was never seen."""
+        x = pictures if pictures.is_floating_point() else pictures.float() / 255
+        height, width = x.shape[2:]
+        if (height, width) != (32, 32):
+            side = min(height, width)
+            top, left = (height - side) // 2, (width - side) // 2
+            x = F.interpolate(x[:, :, top : top + side, left : left + side], (32, 32), mode="area")
+        features = self.features((x - self.mean) / self.std)
+        return self.head(features) / self.temperature, features.norm(dim=1)
+
+
+def module(name: str, path: Path, temperature: float = 1.0) -> Pretrained:
+    """The network of this name with the weights in a file, in evaluation mode. Raises InputError if they do not fit."""
+    network = NETWORKS[name]()
+    weights.load(network, path)
+    return Pretrained(network, temperature).eval()
