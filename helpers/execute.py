@@ -23,7 +23,8 @@ from pathlib import Path
 from helpers.files import REPOSITORY, STAND_IN, InputError, duration, first_line, write_text
 from helpers.profiles import PROFILES, check
 
-NOTEBOOKS = {"1": "1_EDA_CIFAR10.ipynb", "2": "2_Model_Training_CNN.ipynb", "3": "3_Model_Training_ResNet.ipynb"}
+NOTEBOOKS = {"1": "1_EDA_CIFAR10.ipynb", "2": "2_Model_Training_CNN.ipynb", "3": "3_Model_Training_ResNet.ipynb",
+             "6": "further/6_Smaller_and_Faster.ipynb"}  # fmt: skip
 STARTED_IN = Path.cwd()  # the person's folder: what is named on the command line, and shown, is relative to it
 NARROW = """<style>@media (max-width: 1100px) {
 .jp-Cell pre {white-space: pre-wrap; overflow-wrap: anywhere} .jp-OutputArea-output {overflow-x: auto}
@@ -45,12 +46,12 @@ def parse(words: list[str], about: str = __doc__) -> argparse.Namespace:
     add = parser.add_argument
     add("--profile", choices=PROFILES, help="default: full with a GPU, else quick")
     add("--data", metavar="DIR", help='where CIFAR-10 is, or "stand-in" to do without it')
-    add("--notebooks", nargs="+", action="extend", metavar="N", choices=NOTEBOOKS, help="default: 1 2 3")
+    add("--notebooks", nargs="+", action="extend", metavar="N", choices=NOTEBOOKS, help="default: 1 2 3; also 6")
     add("--set", nargs="+", action="extend", metavar="NAME=VALUE", default=[], help="other values of their parameters")
     add("--in-place", action="store_true", help="update the notebooks, Images/ and results/ here")
     add("--no-venv", action="store_true", help="use this Python as it is and install nothing")
     options = parser.parse_args(words)
-    paths = [REPOSITORY / NOTEBOOKS[number] for number in sorted(set(options.notebooks or NOTEBOOKS))]
+    paths = [REPOSITORY / NOTEBOOKS[number] for number in sorted(set(options.notebooks or "123"))]
     options.notebooks = assign(options.set, {path: parameters(path) for path in paths})
     if options.data not in (None, STAND_IN) and not os.path.isdir(os.path.expanduser(options.data)):
         refuse(f"--data {options.data}: no such folder; expected the one with cifar-10-batches-py, or one to fill.")

@@ -96,14 +96,16 @@ def headed(title: str, rows: int = 1, columns: int = 1, **options) -> tuple[Figu
     return fig, axes
 
 
-def image_rows(images: np.ndarray, row_names: list[str], title: str, captions: list[str] | None = None) -> Figure:
+def image_rows(
+    images: np.ndarray, row_names: list[str], title: str, captions: list[str] | None = None, inches: float = 0.66
+) -> Figure:
     """A grid of pictures with a name before each row.
 
-    images: (rows, columns, height, width, 3) uint8; captions: one below each picture, row by row.
+    images: (rows, columns, height, width, 3) uint8; captions: one below each picture, row by row; inches: a picture's.
     """
     rows, columns = images.shape[:2]
-    height = 0.86 if captions else 0.66
-    width = 0.66 * columns + 1.4
+    height = inches + (0.2 * max(text.count("\n") + 1 for text in captions) if captions else 0)
+    width = inches * columns + 1.4
     title = textwrap.fill(title, int(8.2 * width))  # characters of a heading in this many inches
     size = (width, height * rows + 0.35 + 0.25 * len(title.splitlines()))
     fig, axes = headed(title, rows, columns, figsize=size, squeeze=False)

@@ -129,11 +129,12 @@ class Classifier:
     """Pictures -> a table: a row a picture, a column a class (its probability), and whether it is none of the ten.
 
     answer: images (n, 32, 32, 3) uint8 -> logits over the temperature (n, 10), and lengths of the features (n,).
+    module: the network itself (PyTorch: `pretrained.Pretrained`; Keras: images -> logits and features).
     least: features shorter than this are of no picture like CIFAR-10's; None where that was not measured.
     """
 
-    def __init__(self, name: str, answer: Callable, least: float | None, module=None):
-        self.name, self.answer, self.least, self.module = name, answer, least, module
+    def __init__(self, name: str, answer: Callable, module: object, temperature: float, least: float | None):
+        self.name, self.answer, self.module, self.temperature, self.least = name, answer, module, temperature, least
 
     def __call__(self, pictures: object, fit: str = "crop") -> pd.DataFrame:
         """pictures: one of `pixels`, a list of them, or an array (n, height, width, channels)."""
@@ -192,8 +193,8 @@ def load(name: str = "", path: Path | None = None) -> Classifier:
         raise InputError(f'there is no model "{name}": expected {", ".join(BEST_FIRST)}.')
     known = {} if path else calibration(weights_path(name))
     make = _keras if name == "keras_baseline" else _torch
-    answer, module = make(name, path or weights_path(name), known.get("temperature", 1.0))
-    return Classifier(name, answer, known.get("least"), module)
+    temperature = known.get("temperature", 1.0)
+    return Classifier(name, *make(name, path or weights_path(name), temperature), temperature, known.get("least"))
 
 
 def _torch(name: str, path: Path, temperature: float) -> tuple[Callable, object]:

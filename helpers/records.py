@@ -29,6 +29,7 @@ from helpers.files import REPOSITORY, STAND_IN, InputError, output_folder, relat
 from helpers.profiles import PROFILES
 
 MODELS = {"keras_baseline": "Keras baseline", "custom_cnn": "Custom CNN", "resnet18": "ResNet-18"}
+STUDIES = ("trust", "architectures", "export")  # of notebooks 4 to 6: records in results/<study>/, without a test
 LONGEST_NAME = 100  # characters of a folder's
 _begun: dict = {}  # the notebook's run
 
@@ -49,7 +50,7 @@ def begin(model: str, notebook: str, profile: str, seed: int, hyperparameters: d
     folder = relative(output_folder(own=own))
     if changes:
         print(f"Unlike its record in results/: {', '.join(changes)}.\nOutputs go to {folder}/.")
-    elif model not in MODELS and own not in ("smoke", STAND_IN):
+    elif not _known(model) and own not in ("smoke", STAND_IN):
         print(f"{model} is none of this project's models (records.MODELS).\nOutputs go to {folder}/.")
     elif own and not own_folder(run):
         print(f"Images/ keeps the figures of another run of this model: these go to {folder}/.")
@@ -104,8 +105,21 @@ def write(
         "weights_sha256": hashlib.sha256(weights).hexdigest() if weights else None, **measured,
         "history": history.to_dict("records"), "test": test,
     }  # fmt: skip
+    return _save(run, record, weights)
+
+
+def study(run: dict, **found: object) -> Path:
+    """Write the record of a notebook that trains none of the models of the tables; gives its path.
+
+    found: device, findings, and the tables and numbers behind its figures, plain or in NumPy; None is left out.
+    Raises InputError as `write` does.
+    """
+    return _save(run, run | {"peak_memory_bytes": peak_memory_bytes(), "versions": versions(), **found})
+
+
+def _save(run: dict, record: dict, weights: bytes | None = None) -> Path:
     record = {key: value for key, value in record.items() if value is not None}
-    path = output_folder("results", own=own_folder(run)) / f"{run['model']}-{run['profile']}-seed{run['seed']}.json"
+    path = output_folder(_place(run), own=own_folder(run)) / f"{run['model']}-{run['profile']}-seed{run['seed']}.json"
     try:
         write_text(path, json.dumps(record, indent=1, default=_plain, allow_nan=False) + "\n")
         if weights:
@@ -120,6 +134,15 @@ def write(
     if weights:
         print(f"Weights: {relative(weights_path(path))}, {len(weights) / 1e6:.1f} MB")
     return path
+
+
+def _known(model: str) -> bool:
+    return model in MODELS or model in STUDIES
+
+
+def _place(run: dict) -> str:
+    """Where the records of this model or study are, below the repository."""
+    return f"results/{run['model']}" if run["model"] in STUDIES else "results"
 
 
 def title(record: dict) -> str:
@@ -187,21 +210,21 @@ def own_folder(run: dict, *, figures: bool = False) -> str:
     name = f"{run['model']}-{run['profile']}"
     if run["data"] == STAND_IN or run["profile"] == "smoke":
         return STAND_IN if run["data"] == STAND_IN else "smoke"
-    if run["model"] not in MODELS:
+    if not _known(run["model"]):
         return name
     if changes := differences(run):
         name = re.sub(r"[^A-Za-z0-9=.-]+", "_", name + "".join(f"-{key}={value}" for key, value in changes.items()))
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
         return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 9]}-{digest}"
     shown = [f"{run['model']}-{p}" for p in PROFILES[: PROFILES.index(run["profile"])]]
-    better = [path for kind in shown for path in (REPOSITORY / "results").glob(f"{kind}-seed*.json")]
+    better = [path for kind in shown for path in (REPOSITORY / _place(run)).glob(f"{kind}-seed*.json")]
     first = min(_seeds(run), default=run["seed"])
     return f"{name}-seed{run['seed']}" if figures and (better or first < run["seed"]) else ""
 
 
 def _seeds(run: dict) -> dict[int, Path]:
     """The records in results/ of this model and profile, by seed."""
-    paths = (REPOSITORY / "results").glob(f"{run['model']}-{run['profile']}-seed*.json")
+    paths = (REPOSITORY / _place(run)).glob(f"{run['model']}-{run['profile']}-seed*.json")
     return {int(found[1]): path for path in paths if (found := re.fullmatch(r".*-seed(\d+)\.json", path.name))}
 
 
@@ -212,7 +235,7 @@ def _reference(run: dict) -> dict | None:
         return None
     try:
         record = json.loads(seeds.get(run["seed"], seeds[min(seeds)]).read_text(encoding="utf-8"))
-        return record if {"hyperparameters", "test"} <= record.keys() else None
+        return record if {"hyperparameters", *(["test"] if run["model"] in MODELS else [])} <= record.keys() else None
     except (OSError, ValueError, AttributeError):
         return None
 

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from benchmarks.page import bomb
 from helpers import data, predict
 from helpers.files import REPOSITORY
 
@@ -126,8 +127,6 @@ def test_pasted_picture_and_example_are_answered(tab, page, photograph):
 
 
 def test_what_is_no_picture_is_said_and_the_next_one_is_answered(tab, page, photograph, tmp_path):
-    from tests.test_predict import bomb
-
     (tmp_path / "text.jpg").write_text("no picture")
     for path, said in ((tmp_path / "text.jpg", "is no picture"), (bomb(tmp_path / "bomb.png", 50_000), "bomb.png")):
         tab.set_input_files("input[type=file]", path)

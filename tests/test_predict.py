@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from benchmarks.page import bomb
 from helpers import data, predict, pretrained, records, training, weights
 from helpers.batches import Batches
 from helpers.files import REPOSITORY, InputError
@@ -90,18 +90,6 @@ def test_crop_takes_the_middle_and_pad_everything():
     assert everything[16, 0].tolist() == [255, 0, 0] and everything[16, -1].tolist() == [0, 0, 0]
     for odd in (np.full((1, 1, 3), 7, np.uint8), np.full((1, 10_000, 3), 7, np.uint8)):
         assert (predict.pixels(odd) == 7).all() and (predict.pixels(odd, "pad")[15] == 7).all()
-
-
-def bomb(path: Path, side: int) -> Path:
-    """A PNG that says it has side×side pixels."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
-
-    header = side.to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
-    rows = chunk(b"IDAT", zlib.compress(bytes(1_000_000)))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + rows + chunk(b"IEND", b""))
-    return path
 
 
 def test_what_is_no_picture_is_said_in_a_line(tmp_path):
