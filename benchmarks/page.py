@@ -3,8 +3,8 @@
     python -m benchmarks.page [--quick] [--write]
 
 It starts the page, sends it hostile uploads one after the other (cut files, altered bytes, bombs, other types), then as
-many good pictures at once as there are clients, and looks whether the next good picture is answered, how long each took,
-and how much more memory the page holds than before.
+many good pictures at once as there are clients, and looks whether the next good picture is answered, how long each
+took, and how much more memory the page holds than before.
 """
 
 import io

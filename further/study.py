@@ -1,0 +1,38 @@
+"""Many small trainings in one notebook, each done once: an interrupted notebook goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+from helpers.files import REPOSITORY, write_text
+
+
+class Remembered:
+    """What each piece of work gave, by its settings, in runs/checkpoints/<name>.json until `forget`.
+
+    remembered = Remembered("trust-full-seed0", hyperparameters)
+    row = remembered("tail", {"seed": 0, "imbalance": 10}, lambda: {"accuracy": train(...)})
+    """
+
+    def __init__(self, name: str, settings: dict):
+        digest = zlib.crc32(repr(sorted(settings.items(), key=str)).encode())
+        self.path: Path = REPOSITORY / "runs" / "checkpoints" / f"{name}-{digest:08x}.json"
+        try:
+            self.known = json.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            self.known = {}
+
+    def __call__(self, kind: str, settings: dict, work: Callable[[], dict]) -> dict:
+        """The settings and what the work gives, plain values; the work is done if it was not before."""
+        key = f"{kind} {json.dumps(settings, sort_keys=True)}"
+        if key not in self.known:
+            self.known[key] = work()
+            write_text(self.path, json.dumps(self.known))
+        return settings | self.known[key]
+
+    def forget(self) -> None:
+        """The record is written: the next run begins anew."""
+        self.path.unlink(missing_ok=True)
