@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import copy
 import functools
 import html
 import io
@@ -18,7 +19,6 @@ import os
 import shutil
 import sys
 import tempfile
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,11 +31,11 @@ import gradio as gr
 import numpy as np
 import skimage.data
 import torch
-from captum.attr import LayerAttribution, LayerGradCam
 from PIL import Image
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 
+from further.attention import lit
 from helpers import data, predict, records
 from helpers.files import InputError
 
@@ -58,13 +58,19 @@ footer {display: none !important} .gradio-container {max-width: 60rem !important
 ABOUT = """# What does the network see?
 Trained on the 60,000 small photographs of CIFAR-10, it knows ten kinds of things: {}.
 Your pictures stay on {}: they are answered in memory and not kept."""
-pool, lock = ThreadPoolExecutor(4), threading.Lock()
+pool = ThreadPoolExecutor(4)
 torch.set_num_threads(1)  # several answers side by side, not one on all cores
 
 
 @functools.cache
 def classifier(name: str) -> predict.Classifier:
     return predict.load(name)
+
+
+@functools.cache
+def watched(name: str) -> torch.nn.Module:
+    """The same network once more: while captum watches a layer, other answers must not pass through it."""
+    return copy.deepcopy(classifier(name).module)
 
 
 def models() -> list[tuple[str, str]]:
@@ -76,21 +82,6 @@ def models() -> list[tuple[str, str]]:
     for name in predict.at_hand():
         found.append((f"{records.MODELS[name]}: {known[name]:.1%} right, {speed[name]:.0f} ms a picture", name))
     return found
-
-
-def attention(model: predict.Classifier, pixels: np.ndarray, label: int) -> np.ndarray | None:
-    """Where the network looked (Grad-CAM: Selvaraju et al., 2017) over its pixels: (320, 320, 3) uint8."""
-    if not isinstance(model.module, torch.nn.Module):
-        return None
-    features = model.module.features
-    layer = features.stages[-1] if hasattr(features, "stages") else features[2]
-    picture = torch.tensor(pixels).permute(2, 0, 1)[None].float() / 255
-    with lock:  # captum's hooks are the layer's
-        found = LayerGradCam(model.module, layer).attribute(picture, target=label, relu_attributions=True)
-    found = LayerAttribution.interpolate(found.detach(), (320, 320), "bilinear")[0, 0].numpy()
-    light = (0.15 + 0.85 * found / max(found.max(), 1e-9))[..., None]
-    large = np.asarray(Image.fromarray(pixels).resize((320, 320), Image.Resampling.NEAREST))
-    return (large * light).astype(np.uint8)
 
 
 def shown(image: Image.Image | np.ndarray, text: str, kind: str = "PNG") -> str:
@@ -112,13 +103,25 @@ def look(picture: object) -> dict:
     return seen | {"shown": shown(image, "Your picture", "JPEG")}
 
 
+@functools.lru_cache(maxsize=64)
+def look_at(path: str) -> dict:
+    """`look` at an uploaded file. Gradio names files after their content: twins are one file, and are read once."""
+    return look(Path(path))
+
+
+async def unmoved(path: str) -> str:
+    """In the place of what Gradio does with an upload first: a copy, which fails where a twin's answer came before."""
+    return path
+
+
 def answer(seen: dict, name: str, fit: str) -> str:
     """The answer to what `look` gave, as HTML; for the camera ("shown" is missing) without where the network looked."""
     model, pixels = classifier(name), seen[fit]
     row = model.table([pixels]).iloc[0]
     shares = row[list(data.CLASS_NAMES)].astype(float).sort_values(ascending=False)
     parts = [seen.get("shown", ""), shown(pixels, "What the network sees: 32×32 pixels")]
-    if "shown" in seen and (bright := attention(model, pixels, data.CLASS_NAMES.index(shares.index[0]))) is not None:
+    if "shown" in seen and isinstance(model.module, torch.nn.Module) and name != "keras_baseline":
+        bright = lit(watched(name), pixels, data.CLASS_NAMES.index(shares.index[0]))
         parts.append(shown(bright, f"Bright: where it looked for “{shares.index[0]}”"))
     if row[predict.UNLIKE]:
         parts.append('<p class="notice"><b>None of the ten, perhaps:</b> this is unlike the pictures that the '
@@ -150,18 +153,20 @@ def respond(seen: dict | None, name: str, fit: str) -> str:
     return found or problem
 
 
-def opened(picture: object, name: str, fit: str) -> tuple[dict | None, str]:
-    seen, problem = safely(look, picture)
+def opened(work: Callable, picture: object, name: str, fit: str) -> tuple[dict | None, str]:
+    seen, problem = safely(work, picture)
     return seen, problem or respond(seen, name, fit)
 
 
 def uploaded(path: str | None, name: str, fit: str) -> tuple:
     if path is None:
         return None, gr.skip(), gr.skip()
-    try:
-        return None, *opened(Path(path), name, fit)
-    finally:
-        shutil.rmtree(Path(path).parent, ignore_errors=True)  # a folder of its own
+    for _ in range(2):  # a twin's answer may have taken the file away, and is known then
+        seen, said = opened(look_at, path, name, fit)
+        if seen:
+            break
+    Path(path).unlink(missing_ok=True)
+    return None, seen, said
 
 
 def streamed(frame: np.ndarray | None, name: str, fit: str) -> str:
@@ -178,6 +183,7 @@ def build(place: str = "this machine") -> gr.Blocks:
             fit = gr.Radio([("the middle", "crop"), ("all of it", "pad")], value="crop", label="Part of the picture")
         with gr.Tab("Picture"):
             upload = gr.Image(sources=["upload", "clipboard"], label="A picture: drop, paste or choose", height=180)
+            upload.async_move_resource_to_block_cache = unmoved
             upload.preprocess = lambda payload: payload.path if payload else None  # `predict` reads the file
             with gr.Row():
                 buttons = [gr.Button(f"Try {name}", size="sm") for name in EXAMPLES]
@@ -192,7 +198,7 @@ def build(place: str = "this machine") -> gr.Blocks:
         seen = gr.State(None, time_to_live=3600)
         upload.upload(uploaded, [upload, model, fit], [upload, seen, found], **busy)
         for button, picture in zip(buttons, EXAMPLES.values()):
-            example = functools.partial(opened, getattr(skimage.data, picture)())
+            example = functools.partial(opened, look, getattr(skimage.data, picture)())
             button.click(example, [model, fit], [seen, found], **busy)
         for choice in (model, fit):
             choice.change(respond, [seen, model, fit], found, **busy)
@@ -221,9 +227,9 @@ class Guard:
 
 def settings(**more: object) -> dict:
     """How Gradio is to serve the page."""
+    guarded = {"middleware": [Middleware(Guard)], "docs_url": None, "redoc_url": None}
     return {"css": CSS, "share": False, "show_error": False, "max_file_size": predict.LARGEST_FILE, "quiet": True,
-            "ssr_mode": False, "app_kwargs": {"middleware": [Middleware(Guard)], "docs_url": None, "redoc_url": None},
-            **more}  # fmt: skip
+            "state_session_capacity": 300, "ssr_mode": False, "app_kwargs": guarded, **more}  # fmt: skip
 
 
 def main(words: list[str]) -> None:
