@@ -22,7 +22,7 @@ def attention(module: Pretrained, pixels: np.ndarray, label: int) -> np.ndarray:
     layer = module.features.stages[-1] if hasattr(module.features, "stages") else module.features[2]
     picture = torch.tensor(pixels).permute(2, 0, 1)[None].float() / 255
     with _lock, torch.enable_grad():
-        found = LayerGradCam(module, layer).attribute(picture, target=label, relu_attributions=True)
+        found = LayerGradCam(module, layer).attribute(picture, target=int(label), relu_attributions=True)
     found = LayerAttribution.interpolate(found.detach(), (32, 32), "bilinear")[0, 0].numpy()
     return found / max(found.max(), 1e-9)
 

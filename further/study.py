@@ -27,11 +27,18 @@ class Remembered:
 
     def __call__(self, kind: str, settings: dict, work: Callable[[], dict]) -> dict:
         """The settings and what the work gives, plain values; the work is done if it was not before."""
-        key = f"{kind} {json.dumps(settings, sort_keys=True)}"
+        key = self._key(kind, settings)
         if key not in self.known:
             self.known[key] = work()
             write_text(self.path, json.dumps(self.known))
         return settings | self.known[key]
+
+    def knows(self, kind: str, settings: dict) -> bool:
+        return self._key(kind, settings) in self.known
+
+    @staticmethod
+    def _key(kind: str, settings: dict) -> str:
+        return f"{kind} {json.dumps(settings, sort_keys=True)}"
 
     def forget(self) -> None:
         """The record is written: the next run begins anew."""

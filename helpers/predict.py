@@ -206,7 +206,10 @@ def _torch(name: str, path: Path, temperature: float) -> tuple[Callable, object]
 
     def answer(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with torch.inference_mode():
-            parts = [module.both(part.permute(0, 3, 1, 2)) for part in torch.from_numpy(images).split(250)]
+            parts = [
+                module.both(part.permute(0, 3, 1, 2))
+                for part in torch.from_numpy(np.ascontiguousarray(images)).split(250)
+            ]
         return tuple(torch.cat(part).numpy() for part in zip(*parts))
 
     return answer, module

@@ -76,6 +76,19 @@ PARAMETERS = {  # a new parameter of a notebook is one row
     "LABEL_SMOOTHING": _part,
     "SHORTCUT": _one_of(True, False),
     "FLIP": _one_of("alternating", True, False),
+    # of notebooks 4 to 6
+    "CALIBRATION_IMAGES": _whole(1),
+    "ROUNDS": _whole(1),
+    "PICTURES": _whole(1),
+    "TAIL_IMAGES": _whole(1),
+    "TAIL_STEPS": _whole(1),
+    "TAIL_SEEDS": _whole(1),
+    "RESNET_SEEDS": _whole(0),
+    "DRAWS": _whole(1),
+    "TUNING_STEPS": _whole(1),
+    "SEVEN_STEPS": _whole(1),
+    **dict.fromkeys(["IMBALANCE", "SHOTS", "NEW_SHOTS"], (_each(_whole(1)[0]), "a list of whole numbers from 1")),
+    "SEVERITIES": (_each(_whole(1, 5)[0]), "a list of whole numbers from 1 to 5"),
 }
 
 

@@ -359,3 +359,16 @@ def test_committed_int8_file_is_as_good_as_its_network(cifar):
         r for r in records.load(REPOSITORY / "results") if (r["model"], r["profile"]) == ("custom_cnn", "full")
     )
     assert path.stat().st_size < 2_000_000 and record["test"]["accuracy"] - right <= 0.002
+
+
+def test_claims_are_tested_on_the_stand_in_without_what_is_optional(run, monkeypatch):
+    pytest.importorskip("captum", reason="needs pip install -r further/requirements.txt")
+    for name in ("CIFAR10H_ROOT", "CIFAR10C_ROOT", "CIFAR10_1_ROOT", "CIFAR100_ROOT"):
+        monkeypatch.delenv(name, raising=False)
+    few = {"TEST_IMAGES": 40, "TAIL_STEPS": 2, "TUNING_STEPS": 2, "SEVEN_STEPS": 2}
+    record = run(REPOSITORY / "further" / "4_How_Far_to_Trust_It.ipynb", DATA_ROOT=STAND_IN, **few)
+    assert len(record["findings"]) >= 6 and "people" not in record
+    verdicts = {row["claim"]: row["verdict"] for row in record["verdicts"]}
+    assert set(verdicts.values()) <= {"holds", "holds in part", "does not hold"}
+    assert {"handles class imbalance well", "generalizes well to unseen data"} <= verdicts.keys()
+    assert {row["corruption"] for row in record["corruptions"]} >= {"fog", "JPEG", "glass blur"}
