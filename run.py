@@ -7,10 +7,9 @@ python run.py --notebooks 2 3 --set EPOCHS=3 LEARNING_RATE=0.01
 python run.py --data ~/datasets          the folder that holds cifar-10-batches-py or its archive
 python run.py predict cat.jpg photos/    what a trained network sees in these pictures
 python run.py demo                       the same as a page in the browser, with the camera
+python run.py sweep --seeds 0-4 --set LEARNING_RATE=0.06,0.12    many runs (docs/sweeps.md)
 python run.py test -k metrics            set up, then pytest with what follows
-python run.py report                     rebuild the README's tables from results/
-python run.py lab                        open JupyterLab
-python run.py setup                      only make .venv and install requirements.txt
+python run.py report | lab | setup       rebuild the README's tables; open JupyterLab; only make .venv
 
 Executed copies and their HTML go to runs/<time>/; the notebooks of the repository change with --in-place only.
 Exit status: 0 when everything ran, 1 when something failed, 2 for bad input, 130 after Ctrl-C.
@@ -29,25 +28,20 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 VENV, LOG = HERE / ".venv", HERE / "runs" / "install.log"
-REQUIREMENTS, FURTHER = "requirements.txt", "further/requirements.txt"  # the second for the page and notebooks 4 to 6
-STAMPS = {  # what was installed: the file's hash and Python's version
-    REQUIREMENTS: VENV / "installed.txt", FURTHER: VENV / "installed-further.txt",
-}  # fmt: skip
+REQUIREMENTS = "requirements.txt"
+MORE = {"demo": "further/requirements.txt", "sweep": "further/requirements-sweep.txt"}  # notebooks 4 to 6: demo's, too
 COMMANDS = {  # what each runs, and which packages it needs with --no-venv; without a command: the notebooks
-    "": ("helpers.execute", "papermill nbconvert ipykernel"),
-    "setup": ("", ""),
-    "test": ("pytest", "pytest nbval"),
-    "predict": ("helpers.predict", "torch pandas"),
-    "demo": ("further.page", "torch gradio captum"),
-    "report": ("helpers.report", "pandas"),
-    "lab": ("jupyter lab", "jupyterlab"),
-}
+    "": ("helpers.execute", "papermill nbconvert ipykernel"), "setup": ("", ""),
+    "predict": ("helpers.predict", "torch pandas"), "demo": ("further.page", "torch gradio captum"),
+    "sweep": ("further.sweep", "ray papermill"), "test": ("pytest", "pytest nbval"),
+    "report": ("helpers.report", "pandas"), "lab": ("jupyter lab", "jupyterlab"),
+}  # fmt: skip
 
 
 def make_venv(file: str) -> Path:
     """.venv's Python, with what requirements.txt, or both files, ask for; nothing is done when that is in place."""
     python = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    stamps = {name: stamp.read_text(encoding="utf-8") for name, stamp in STAMPS.items() if stamp.exists()}
+    stamps = {path.name: path.read_text(encoding="utf-8") for path in VENV.glob("installed*")}
     # Killed while it copied files: pip would take half a package for a whole one.
     copying = not LOG.exists() or "Installing collected" in LOG.read_text(errors="replace")
     if ("installing" in stamps.values() and copying) or not version(python):
@@ -61,10 +55,11 @@ def make_venv(file: str) -> Path:
                      "python3-venv. Or use an environment of your own: --no-venv.")  # fmt: skip
     for name in dict.fromkeys([REQUIREMENTS, file]):
         wanted = f"{hashlib.sha256((HERE / name).read_bytes()).hexdigest()} {version(python)}"
-        if stamps.get(name) != wanted:
-            STAMPS[name].write_text("installing", encoding="utf-8")
+        stamp = VENV / f"installed-{name.replace('/', '-')}"  # what was installed: the file's hash and Python's version
+        if stamps.get(stamp.name) != wanted:
+            stamp.write_text("installing", encoding="utf-8")
             install(python, name)
-            STAMPS[name].write_text(wanted, encoding="utf-8")
+            stamp.write_text(wanted, encoding="utf-8")
     return python
 
 
@@ -118,9 +113,9 @@ def main(words: list[str]) -> int:
     command = rest.pop(0) if rest and not rest[0].startswith("-") else ""
     if command not in COMMANDS:
         execute.refuse(f"run.py: no command {command}: expected {', '.join([*COMMANDS][1:])}, or options only.")
-    file = FURTHER if command == "demo" else REQUIREMENTS
+    file = MORE.get(command, REQUIREMENTS)
     if not command and any(path.parent != HERE for path in execute.parse(rest, __doc__).notebooks):
-        file = FURTHER  # (and what is wrong on the command line is told before anything is installed)
+        file = MORE["demo"]  # (and what is wrong on the command line is told before anything is installed)
     module, packages = COMMANDS[command]
     missing = [name for name in packages.split() if importlib.util.find_spec(name) is None]
     if "--no-venv" in words and missing:
@@ -138,7 +133,7 @@ def main(words: list[str]) -> int:
         print(f"Ready: {execute.shown(python)}")
         return 0
     env = execute.environment()  # before the folder changes: paths of the person's are relative to theirs
-    if command not in ("", "predict"):
+    if command not in ("", "predict", "sweep"):
         os.chdir(HERE)
     full = [str(python), "-P", "-m", *module.split(), *rest]
     sys.stdout.flush()

@@ -351,7 +351,7 @@ def ready(tmp_path_factory):
 
 def test_setup_installs_once_and_again_after_a_change_or_a_kill(ready):
     project, log = ready
-    stamp, kept = project / ".venv" / "installed.txt", project / ".venv" / "kept"
+    stamp, kept = project / ".venv" / "installed-requirements.txt", project / ".venv" / "kept"
     for stamped, logged, requirements, installs, anew in [
         (None, "", "pip  # of another version", True, False),
         (None, "", "pip  # of another version", False, False),
