@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import importlib.util
 import itertools
 import json
 import os
@@ -122,7 +123,7 @@ def _seeds(text: str) -> list[int]:
 def work(trial: dict, common: dict) -> dict:
     """Execute one trial on the machine where it lands: {"error": why or "", "seconds", "files": {name: content}}."""
     began, root = time.monotonic(), Path(common["root"] or os.getcwd())
-    missing = [name for name in ("torch", "papermill") if __import__("importlib.util").util.find_spec(name) is None]
+    missing = [name for name in ("torch", "papermill") if importlib.util.find_spec(name) is None]
     if missing or not (root / "helpers").is_dir():
         lacks = ", ".join(missing) or "the repository"
         return {"error": f"{socket.gethostname()} lacks {lacks}: pip install -r requirements.txt there.",

@@ -133,9 +133,10 @@ def write(folder: Path, profile: str) -> str:
     plt.close(fig)
     sentence = verdict(table, best, score)
     style = "<style>body {font-family: sans-serif} td, th {padding: .2em .6em}</style>"
-    page = (f"<meta charset='utf-8'><title>Sweep</title>{style}<h1>Sweep</h1><p>{sentence}</p>{best.round(4).to_html(index=False)}"
-            f"<p><img src='sweep.png' alt='{score} by setting'></p>{shown.round(4).to_html(index=False)}")  # fmt: skip
-    write_text(folder / "sweep.html", page)
+    parts = [f"<meta charset='utf-8'><title>Sweep</title>{style}<h1>Sweep</h1><p>{sentence}</p>",
+             best.round(4).to_html(index=False), f"<p><img src='sweep.png' alt='{score} by setting'></p>",
+             shown.round(4).to_html(index=False)]  # fmt: skip
+    write_text(folder / "sweep.html", "\n".join(parts))
     return f"{best.round(4).to_string(index=False)}\n\n{sentence}"
 
 
