@@ -2,8 +2,8 @@
 
     python -m benchmarks.sweep [--quick] [--write]
 
-In a copy of helpers/ and further/: one trial at a time on Ray and the same execution without it, taking turns; then many
-trials at once.
+In a copy of helpers/ and further/: one trial at a time on Ray and the same execution without it, taking turns; then
+many trials at once.
 """
 
 import os

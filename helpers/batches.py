@@ -9,7 +9,8 @@ drawn on the CPU from (seed, epoch), so they are the same on every device and af
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -32,6 +33,10 @@ class Batches:
         (DeVries and Taylor 2017, arXiv 1708.04552).
     resolution: side in pixels of the images handed out; smaller than 32 averages areas (progressive resizing,
         Howard 2018, fast.ai in DAWNBench). A list gives one side an epoch; the last one stands for later epochs.
+    transform: with `augment`, of (10, 3, 32, 32) uint8 images at a time, before all else but flip and shift: one of
+        torchvision.transforms.v2, which draws anew for each call (RandAugment, AugMix, ...).
+    mix: with `augment`, of a whole batch and its labels (v2.MixUp, v2.CutMix): the labels become shares, (n, classes).
+        Both draw from (seed, epoch, batch), as everything here.
     epoch: which epoch's order and augmentation to draw; it goes up by one after each pass.
 
     Raises InputError for arrays that do not fit together, an empty split, or a batch larger than the split.
@@ -40,7 +45,8 @@ class Batches:
     def __init__(
         self, images: np.ndarray, labels: np.ndarray, *, batch_size: int, device: torch.device | str = "cpu",
         augment: bool = False, flip: bool | str = True, translate: int = 2, cutout: int = 0,
-        resolution: int | list[int] = 32, seed: int = 0,
+        resolution: int | list[int] = 32, seed: int = 0, transform: Callable | None = None,
+        mix: Callable | None = None,
     ):  # fmt: skip
         n, size = len(images), images.shape[1] if images.ndim == 4 else 0
         sides = [resolution] if isinstance(resolution, int) else list(resolution)
@@ -62,6 +68,7 @@ class Batches:
         self.augment, self.flip, self.translate = augment, flip, translate if augment else 0
         self.cutout = cutout if augment else 0
         self._resolution = sides
+        self.transform, self.mix = (transform, mix) if augment else (None, None)
         border = (self.translate, self.translate)
         pixels = np.pad(images, [(0, 0), border, border, (0, 0)], mode="reflect") if self.translate else images
         self._pixels = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)  # NHWC: a gather is channels_last
@@ -86,7 +93,7 @@ class Batches:
         return n // self.batch_size if self.augment else -(-n // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        resolution = self.resolution
+        resolution, epoch = self.resolution, self.epoch
         order, top, left, mirrored = (part.to(self.device) for part in self.draw())
         holes = self.draw_holes().to(self.device)
         self.epoch += 1
@@ -100,6 +107,10 @@ class Batches:
                 pixels = self._pixels[index[:, None, None], rows[:, :, None], columns[:, None, :]]
             else:
                 pixels = self._pixels[chosen]
+            if self.transform:
+                with self._drawing(epoch, start):
+                    parts = [self.transform(part) for part in pixels.permute(0, 3, 1, 2).split(10)]
+                pixels = torch.cat(parts).permute(0, 2, 3, 1)
             x = pixels.float().sub_(self._mean).mul_(self._scale).permute(0, 3, 1, 2)
             if self.cutout:
                 inside = (offsets >= holes[:, chosen, None]) & (offsets < holes[:, chosen, None] + self.cutout)
@@ -107,7 +118,18 @@ class Batches:
             if resolution != self._size:
                 x = F.interpolate(x, (resolution, resolution), mode="area")
                 x = x.contiguous(memory_format=torch.channels_last)
-            yield x, self._labels[index]
+            y = self._labels[index]
+            if self.mix:
+                with self._drawing(epoch, start + 1):
+                    x, y = self.mix(x, y)
+            yield x, y
+
+    @contextlib.contextmanager
+    def _drawing(self, epoch: int, place: int) -> Iterator[None]:
+        """PyTorch's own random numbers, of this epoch and place, and those of before behind it."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed((1_000_003 * self.seed + epoch) * 1_000_003 + place)
+            yield
 
     def draw(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """This epoch's order, top and left corner of the crop (0..2*translate) and mirrored or not, each (n,)."""

@@ -138,7 +138,7 @@ def _train_epoch(model, train, optimizer, schedule, loss_function, precision, sc
         if schedule is not None:
             schedule.step()
         loss_sum += loss.detach() * len(y)
-        correct += (logits.detach().argmax(1) == y).sum()
+        correct += (logits.detach().argmax(1) == (y if y.ndim == 1 else y.argmax(1))).sum()  # mixed labels: the larger
         bar.update(1)
     return loss_sum.item() / train.images, correct.item() / train.images
 

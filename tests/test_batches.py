@@ -5,7 +5,10 @@ import itertools
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torchvision.transforms import v2
 
+from helpers import training
 from helpers.batches import Batches
 from helpers.data import MEAN, STD
 from helpers.files import InputError
@@ -171,3 +174,41 @@ def test_what_does_not_fit_is_refused(options, message):
     with pytest.raises(InputError) as error:
         augmented(**options)
     assert str(error.value).startswith(message)
+
+
+def test_transform_sees_uint8_images_and_repeats_for_a_seed_and_epoch():
+    seen = []
+
+    def invert(part):
+        seen.append((part.dtype, tuple(part.shape)))
+        return 255 - part if torch.rand(()) < 0.5 else part
+
+    def made(**options):
+        torch.rand(3)  # whatever was drawn before
+        return everything(augmented(batch_size=20, **options))[0]
+
+    plain, changed = made(), made(transform=invert)
+    assert set(seen) == {(torch.uint8, (10, 3, 32, 32))}
+    same = [(changed[k : k + 10] == plain[k : k + 10]).all() for k in range(0, len(plain), 10)]
+    assert any(same) and not all(same), "each ten images are drawn for"
+    np.testing.assert_array_equal(made(transform=invert), changed)
+    assert (made(transform=invert, seed=1) != made(seed=1)).any()
+    before = torch.random.get_rng_state()
+    made_next = next(iter(augmented(transform=invert)))
+    assert len(made_next) == 2 and torch.equal(torch.random.get_rng_state(), before), "others draw as before"
+
+
+def test_mixed_images_have_mixed_labels():
+    labels = NUMBERS % 10
+    x, y = next(iter(augmented(labels=labels, mix=v2.MixUp(num_classes=10), **STILL)))
+    plain, numbers = next(iter(augmented(labels=labels, **STILL)))
+    torch.testing.assert_close(y.sum(1), torch.ones(10))
+    other = numbers.roll(1, 0)  # as MixUp pairs them
+    share = (y * F.one_hot(numbers, 10)).sum(1)[numbers != other][0]
+    torch.testing.assert_close(x, share * plain + (1 - share) * plain.roll(1, 0))
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10))
+    batches = augmented(labels=labels, mix=v2.CutMix(num_classes=10))
+    history = training.fit(
+        network, batches, optimizer=torch.optim.SGD(network.parameters(), lr=0.01), epochs=1, progress=False
+    )
+    assert 0 <= history["train_accuracy"][0] <= 1
