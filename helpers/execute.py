@@ -24,7 +24,8 @@ from helpers.files import REPOSITORY, STAND_IN, InputError, duration, first_line
 from helpers.profiles import PROFILES, check
 
 NOTEBOOKS = {"1": "1_EDA_CIFAR10.ipynb", "2": "2_Model_Training_CNN.ipynb", "3": "3_Model_Training_ResNet.ipynb",
-             "4": "further/4_How_Far_to_Trust_It.ipynb", "6": "further/6_Smaller_and_Faster.ipynb"}  # fmt: skip
+             "4": "further/4_How_Far_to_Trust_It.ipynb", "5": "further/5_Other_Architectures.ipynb",
+             "6": "further/6_Smaller_and_Faster.ipynb"}  # fmt: skip
 STARTED_IN = Path.cwd()  # the person's folder: what is named on the command line, and shown, is relative to it
 NARROW = """<style>@media (max-width: 1100px) {
 .jp-Cell pre {white-space: pre-wrap; overflow-wrap: anywhere} .jp-OutputArea-output {overflow-x: auto}
@@ -46,7 +47,7 @@ def parse(words: list[str], about: str = __doc__) -> argparse.Namespace:
     add = parser.add_argument
     add("--profile", choices=PROFILES, help="default: full with a GPU, else quick")
     add("--data", metavar="DIR", help='where CIFAR-10 is, or "stand-in" to do without it')
-    add("--notebooks", nargs="+", action="extend", metavar="N", choices=NOTEBOOKS, help="default: 1 2 3; also 4, 6")
+    add("--notebooks", nargs="+", action="extend", metavar="N", choices=NOTEBOOKS, help="default: 1 2 3; also 4 to 6")
     add("--set", nargs="+", action="extend", metavar="NAME=VALUE", default=[], help="other values of their parameters")
     add("--in-place", action="store_true", help="update the notebooks, Images/ and results/ here")
     add("--no-venv", action="store_true", help="use this Python as it is and install nothing")

@@ -372,3 +372,15 @@ def test_claims_are_tested_on_the_stand_in_without_what_is_optional(run, monkeyp
     assert set(verdicts.values()) <= {"holds", "holds in part", "does not hold"}
     assert {"handles class imbalance well", "generalizes well to unseen data"} <= verdicts.keys()
     assert {row["corruption"] for row in record["corruptions"]} >= {"fog", "JPEG", "glass blur"}
+
+
+def test_other_architectures_learn_and_are_priced(run):
+    pytest.importorskip("captum", reason="needs pip install -r further/requirements.txt")
+    networks = ["custom_cnn", "vit", "cct", "efficientnet", "convmixer"]
+    few = {"NETWORKS": networks, "AUGMENTED": ["cct"], "TRAIN_IMAGES": 400}
+    record = run(REPOSITORY / "further" / "5_Other_Architectures.ipynb", DATA_ROOT=STAND_IN, **few)
+    table = {row["model"]: row for row in record["table"]}
+    assert [*sorted(table)] == sorted(networks) and max(row["same epochs"] for row in table.values()) > 0.15
+    assert all(10_000 < row["parameters"] < 6e6 and row["pictures a second"] > 0 for row in table.values())
+    assert {row["policy"] for row in record["augmentation"]} == {"none", "TrivialAugment and CutMix"}
+    assert len(record["findings"]) == 3
