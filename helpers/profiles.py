@@ -76,6 +76,7 @@ PARAMETERS = {  # a new parameter of a notebook is one row
     "LABEL_SMOOTHING": _part,
     "SHORTCUT": _one_of(True, False),
     "FLIP": _one_of("alternating", True, False),
+    "AUGMENT": _one_of("plain", "augmix"),
     # of notebooks 4 to 6
     "CALIBRATION_IMAGES": _whole(1),
     "ROUNDS": _whole(1),

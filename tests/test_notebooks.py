@@ -24,6 +24,7 @@ from helpers.files import REPOSITORY, STAND_IN
 
 NOTEBOOKS = sorted(REPOSITORY.glob("[0-9]_*.ipynb"))
 FIRST, SECOND, THIRD = NOTEBOOKS
+STUDIES = {"4": "trust", "5": "architectures", "6": "export"}
 FURTHER = sorted(REPOSITORY.glob("further/[0-9]_*.ipynb"))
 MODELS = {FIRST: "keras_baseline", SECOND: "custom_cnn", THIRD: "resnet18"}
 FIGURES = {
@@ -193,7 +194,7 @@ def run(output, tmp_path, monkeypatch):
         executed = subprocess.run([*command, "--rootdir", tmp_path], cwd=tmp_path, capture_output=True, text=True)
         assert executed.returncode == 0, executed.stdout[-4000:] + executed.stderr[-2000:]
         assert f"{len(code_cells(path)) + 1} passed" in executed.stdout, "every cell, and the injected one, is a test"
-        return check(path, output) if path in NOTEBOOKS else study(output)
+        return check(path, output) if path in NOTEBOOKS else study(path, output)
 
     before = state()
     for left in checkpoints():  # of a test that was killed
@@ -207,9 +208,9 @@ def checkpoints(path: Path | None = None) -> list[Path]:
     return list((REPOSITORY / "runs" / "checkpoints").glob(f"{MODELS.get(path, '*')}-smoke-seed{SEED}-*"))
 
 
-def study(output: Path) -> dict:
+def study(path: Path, output: Path) -> dict:
     """The one record of a notebook that comes after the three."""
-    (kept,) = output.rglob("results/*/*.json")
+    (kept,) = output.rglob(f"results/{STUDIES[path.name[0]]}/*.json")
     return json.loads(kept.read_text(encoding="utf-8"))
 
 
@@ -336,17 +337,6 @@ def test_cells_run_again_in_any_order_give_a_whole_run_or_one_line_of_advice(run
             one.result()
 
 
-def test_files_for_other_programs_answer_as_pytorch_does(run, output):
-    pytest.importorskip("onnxruntime", reason="needs pip install -r further/requirements.txt")
-    record = run(REPOSITORY / "further" / "6_Smaller_and_Faster.ipynb", DATA_ROOT=STAND_IN, MODELS=["custom_cnn"])
-    (agreement,), (costs,) = record["agreement"], record["costs"]
-    assert agreement["same answer"] == "200 of 200"
-    assert float(agreement["largest difference of a probability"]) < 1e-3
-    assert costs["share"] < 0.27 and abs(costs["int8 loses"]) < 0.1
-    assert {way["way"] for way in record["speed"]} >= {"PyTorch", "ONNX", "ONNX, int8"}
-    assert len(list(output.rglob("weights/*.onnx"))) == 3
-
-
 def test_committed_int8_file_is_as_good_as_its_network(cifar):
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs pip install -r further/requirements.txt")
     path = REPOSITORY / "weights" / "custom_cnn-full-seed0-int8.onnx"
@@ -361,26 +351,34 @@ def test_committed_int8_file_is_as_good_as_its_network(cifar):
     assert path.stat().st_size < 2_000_000 and record["test"]["accuracy"] - right <= 0.002
 
 
-def test_claims_are_tested_on_the_stand_in_without_what_is_optional(run, monkeypatch):
-    pytest.importorskip("captum", reason="needs pip install -r further/requirements.txt")
+def test_notebooks_that_come_after_run_on_the_stand_in_without_what_is_optional(run, output, monkeypatch):
+    pytest.importorskip("onnxruntime", reason="needs pip install -r further/requirements.txt")
     for name in ("CIFAR10H_ROOT", "CIFAR10C_ROOT", "CIFAR10_1_ROOT", "CIFAR100_ROOT"):
         monkeypatch.delenv(name, raising=False)
-    few = {"TEST_IMAGES": 40, "TAIL_STEPS": 2, "TUNING_STEPS": 2, "SEVEN_STEPS": 2}
-    record = run(REPOSITORY / "further" / "4_How_Far_to_Trust_It.ipynb", DATA_ROOT=STAND_IN, **few)
-    assert len(record["findings"]) >= 6 and "people" not in record
-    verdicts = {row["claim"]: row["verdict"] for row in record["verdicts"]}
+    networks = ["custom_cnn", "vit", "cct", "efficientnet", "convmixer"]
+    values = {
+        "4": {"TEST_IMAGES": 40, "TAIL_STEPS": 2, "TUNING_STEPS": 2, "SEVEN_STEPS": 2},
+        "5": {"NETWORKS": networks, "AUGMENTED": ["cct"], "TRAIN_IMAGES": 400},
+        "6": {"MODELS": ["custom_cnn"]},
+    }
+    with ThreadPoolExecutor(2) as side_by_side:
+        asked = [(path, {"DATA_ROOT": STAND_IN} | values[path.name[0]]) for path in FURTHER]
+        trust, architectures, export = side_by_side.map(lambda one: run(one[0], **one[1]), asked)
+
+    assert len(trust["findings"]) >= 6 and "people" not in trust
+    verdicts = {row["claim"]: row["verdict"] for row in trust["verdicts"]}
     assert set(verdicts.values()) <= {"holds", "holds in part", "does not hold"}
     assert {"handles class imbalance well", "generalizes well to unseen data"} <= verdicts.keys()
-    assert {row["corruption"] for row in record["corruptions"]} >= {"fog", "JPEG", "glass blur"}
+    assert {row["corruption"] for row in trust["corruptions"]} >= {"fog", "JPEG", "glass blur"}
 
-
-def test_other_architectures_learn_and_are_priced(run):
-    pytest.importorskip("captum", reason="needs pip install -r further/requirements.txt")
-    networks = ["custom_cnn", "vit", "cct", "efficientnet", "convmixer"]
-    few = {"NETWORKS": networks, "AUGMENTED": ["cct"], "TRAIN_IMAGES": 400}
-    record = run(REPOSITORY / "further" / "5_Other_Architectures.ipynb", DATA_ROOT=STAND_IN, **few)
-    table = {row["model"]: row for row in record["table"]}
+    table = {row["model"]: row for row in architectures["table"]}
     assert [*sorted(table)] == sorted(networks) and max(row["same epochs"] for row in table.values()) > 0.15
     assert all(10_000 < row["parameters"] < 6e6 and row["pictures a second"] > 0 for row in table.values())
-    assert {row["policy"] for row in record["augmentation"]} == {"none", "TrivialAugment and CutMix"}
-    assert len(record["findings"]) == 3
+    assert {row["policy"] for row in architectures["augmentation"]} == {"none", "TrivialAugment and CutMix"}
+
+    (agreement,), (costs,) = export["agreement"], export["costs"]
+    assert agreement["same answer"] == "200 of 200", "as PyTorch answers"
+    assert float(agreement["largest difference of a probability"]) < 1e-3
+    assert costs["share"] < 0.27 and abs(costs["int8 loses"]) < 0.1
+    assert {way["way"] for way in export["speed"]} >= {"PyTorch", "ONNX", "ONNX, int8"}
+    assert len(list(output.rglob("weights/*.onnx"))) == 3
