@@ -38,8 +38,8 @@ COMMANDS = {  # what each runs, and which packages it needs with --no-venv; with
 }  # fmt: skip
 
 
-def make_venv(file: str) -> Path:
-    """.venv's Python, with what requirements.txt, or both files, ask for; nothing is done when that is in place."""
+def make_venv(files: list[str]) -> Path:
+    """.venv's Python, with what requirements.txt and these files ask for; nothing is done when that is in place."""
     python = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     stamps = {path.name: path.read_text(encoding="utf-8") for path in VENV.glob("installed*")}
     # Killed while it copied files: pip would take half a package for a whole one.
@@ -53,7 +53,7 @@ def make_venv(file: str) -> Path:
             lines = (made.stdout + made.stderr).strip().splitlines()[-3:]
             sys.exit(f"{VENV.name} could not be made: {' '.join(lines)}\nOn Debian and Ubuntu: sudo apt install "
                      "python3-venv. Or use an environment of your own: --no-venv.")  # fmt: skip
-    for name in dict.fromkeys([REQUIREMENTS, file]):
+    for name in dict.fromkeys([REQUIREMENTS, *files]):
         wanted = f"{hashlib.sha256((HERE / name).read_bytes()).hexdigest()} {version(python)}"
         stamp = VENV / f"installed-{name.replace('/', '-')}"  # what was installed: the file's hash and Python's version
         if stamps.get(stamp.name) != wanted:
@@ -113,17 +113,17 @@ def main(words: list[str]) -> int:
     command = rest.pop(0) if rest and not rest[0].startswith("-") else ""
     if command not in COMMANDS:
         execute.refuse(f"run.py: no command {command}: expected {', '.join([*COMMANDS][1:])}, or options only.")
-    file = MORE.get(command, REQUIREMENTS)
+    files = [MORE[word] for word in (rest if command == "setup" else [command]) if word in MORE]
     if not command and any(path.parent != HERE for path in execute.parse(rest, __doc__).notebooks):
-        file = MORE["demo"]  # (and what is wrong on the command line is told before anything is installed)
+        files = [MORE["demo"]]  # (and what is wrong on the command line is told before anything is installed)
     module, packages = COMMANDS[command]
     missing = [name for name in packages.split() if importlib.util.find_spec(name) is None]
     if "--no-venv" in words and missing:
-        sys.exit(f"this Python has no {', '.join(missing)}: python -m pip install -r {file}, "
+        sys.exit(f"this Python has no {', '.join(missing)}: python -m pip install -r {' -r '.join(files or [REQUIREMENTS])}, "
                  "or leave out --no-venv to have it done in .venv.")  # fmt: skip
     execute.end_like_ctrl_c()
     try:
-        python = Path(sys.executable) if "--no-venv" in words else make_venv(file)
+        python = Path(sys.executable) if "--no-venv" in words else make_venv(files)
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         return 130

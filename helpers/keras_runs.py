@@ -209,6 +209,23 @@ def load_weights(model: keras.Model, path: Path) -> None:
         weight.assign(arrays[name])
 
 
+def answering(path: Path, temperature: float = 1.0) -> tuple[Callable, keras.Model]:
+    """What `predict` asks of the baseline with these weights: images (n, 32, 32, 3) uint8 -> logits over the temperature
+    (n, 10) and lengths of the features (n,); and the model images -> logits, features."""
+    from helpers import keras_models
+
+    model = keras_models.baseline()
+    load_weights(model, path)
+    both = keras.Model(model.inputs, [model.layers[-1].output, model.layers[-2].output])
+
+    def answer(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        parts = [both(images[k : k + 250], training=False) for k in range(0, len(images), 250)]
+        logits, features = (np.concatenate([keras.ops.convert_to_numpy(p) for p in part]) for part in zip(*parts))
+        return logits / np.float32(temperature), np.linalg.norm(features, axis=1)
+
+    return answer, both
+
+
 def _named(model: keras.Model) -> dict:
     return {f"{k}.{weight.name}": weight for k, weight in enumerate(model.weights)}
 

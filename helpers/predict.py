@@ -216,20 +216,9 @@ def _torch(name: str, path: Path, temperature: float) -> tuple[Callable, object]
 
 
 def _keras(name: str, path: Path, temperature: float) -> tuple[Callable, object]:
-    import keras
+    from helpers import keras_runs
 
-    from helpers import keras_models, keras_runs
-
-    model = keras_models.baseline()
-    keras_runs.load_weights(model, path)
-    both = keras.Model(model.inputs, [model.layers[-1].output, model.layers[-2].output])
-
-    def answer(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        parts = [both(images[k : k + 250], training=False) for k in range(0, len(images), 250)]
-        logits, features = (np.concatenate([keras.ops.convert_to_numpy(p) for p in part]) for part in zip(*parts))
-        return logits / np.float32(temperature), np.linalg.norm(features, axis=1)
-
-    return answer, both
+    return keras_runs.answering(path, temperature)
 
 
 # -------------------------------------------------------------------------------------------- in a shell

@@ -18,7 +18,8 @@ def lines(name: str) -> list[str]:
 
 
 REQUIREMENTS = [Requirement(line) for line in lines("requirements.txt")]
-FURTHER = [Requirement(line) for line in lines("further/requirements.txt")]
+MORE = ("further/requirements.txt", "further/requirements-sweep.txt")
+FURTHER = [Requirement(line) for name in MORE for line in lines(name)]
 NAMES = [requirement.name for requirement in REQUIREMENTS]
 FURTHER_NAMES = [requirement.name for requirement in FURTHER]
 PINS = dict(line.split("==") for line in lines("tests/constraints.txt"))
