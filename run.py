@@ -119,7 +119,7 @@ def main(words: list[str]) -> int:
     module, packages = COMMANDS[command]
     missing = [name for name in packages.split() if importlib.util.find_spec(name) is None]
     if "--no-venv" in words and missing:
-        sys.exit(f"this Python has no {', '.join(missing)}: python -m pip install -r {' -r '.join(files or [REQUIREMENTS])}, "
+        sys.exit(f"this Python has no {', '.join(missing)}: python -m pip install -r {(files or [REQUIREMENTS])[0]}, "
                  "or leave out --no-venv to have it done in .venv.")  # fmt: skip
     execute.end_like_ctrl_c()
     try:

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
@@ -210,8 +210,10 @@ def load_weights(model: keras.Model, path: Path) -> None:
 
 
 def answering(path: Path, temperature: float = 1.0) -> tuple[Callable, keras.Model]:
-    """What `predict` asks of the baseline with these weights: images (n, 32, 32, 3) uint8 -> logits over the temperature
-    (n, 10) and lengths of the features (n,); and the model images -> logits, features."""
+    """What `predict` asks of the baseline with these weights, and the model that gives logits and features.
+
+    The first: images (n, 32, 32, 3) uint8 -> logits over the temperature (n, 10), lengths of the features (n,).
+    """
     from helpers import keras_models
 
     model = keras_models.baseline()
