@@ -218,7 +218,7 @@ def answering(path: Path, temperature: float = 1.0) -> tuple[Callable, keras.Mod
 
     model = keras_models.baseline()
     load_weights(model, path)
-    both = keras.Model(model.inputs, [model.layers[-1].output, model.layers[-2].output])
+    both = keras.Model(model.inputs[0], [model.layers[-1].output, model.layers[-2].output])
 
     def answer(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         parts = [both(images[k : k + 250], training=False) for k in range(0, len(images), 250)]
