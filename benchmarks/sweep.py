@@ -47,7 +47,7 @@ def copied(folder: Path) -> Path:
     shutil.copy(REPOSITORY / "run.py", folder)
     first = nbformat.v4.new_code_cell('PROFILE = "auto"\nSEED = 0', metadata={"tags": ["parameters"]})
     kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-    notebook = nbformat.v4.new_notebook([first, nbformat.v4.new_code_cell(CELL)], metadata={"kernelspec": kernel})
+    notebook = nbformat.v4.new_notebook(cells=[first, nbformat.v4.new_code_cell(CELL)], metadata={"kernelspec": kernel})
     nbformat.write(notebook, folder / "2_Model_Training_CNN.ipynb")
     return folder
 
@@ -73,7 +73,7 @@ def timed(command: list[str], folder: Path) -> tuple[float, float]:
 
 def main() -> None:
     arguments = options("sweep", __doc__).parse_args()
-    few, many, rounds = (1, 4, 1) if arguments.quick else (10, 200, 3)
+    few, many, rounds = (1, 4, 1) if arguments.quick else (5, 200, 3)
     with tempfile.TemporaryDirectory() as place:
         folder, cores = copied(Path(place) / "project"), os.cpu_count() or 1
 
