@@ -17,8 +17,9 @@ import numpy as np
 import torch
 
 from benchmarks.report import options, publish, spread, take_turns
-from helpers import devices, models, training
+from helpers import devices, training
 from helpers.batches import Batches
+from helpers.pretrained import NETWORKS
 from helpers.records import MODELS
 
 
@@ -33,7 +34,7 @@ def network(model: str) -> tuple:
         return baseline().predict_on_batch, precision.removeprefix("mixed_")
     device = devices.choose_device("auto")
     precision = devices.choose_precision(device)
-    made = {"custom_cnn": models.CustomCNN, "resnet18": models.ResNet}[model]()
+    made = NETWORKS[model]()
     made.to(device, memory_format=torch.channels_last)
 
     def answer(images: np.ndarray) -> np.ndarray:

@@ -38,6 +38,7 @@ from starlette.responses import PlainTextResponse
 from further.attention import lit
 from helpers import data, predict, records
 from helpers.files import InputError
+from helpers.pretrained import Pretrained
 
 PATIENCE = 30  # seconds for an answer
 Image.MAX_IMAGE_PIXELS = predict.LARGEST_PICTURE // 2  # Pillow refuses twice as many
@@ -98,7 +99,7 @@ def shown(image: Image.Image | np.ndarray, text: str, kind: str = "PNG") -> str:
 def look(picture: object) -> dict:
     """What is kept of a picture while the page is open: the network's pixels both ways, and a small copy to show."""
     image = predict.opened(picture)
-    seen = {fit: predict.pixels(image, fit) for fit in ("crop", "pad")}
+    seen = {fit: predict.reduced(image, fit) for fit in ("crop", "pad")}
     image.thumbnail((SHOWN, SHOWN))
     return seen | {"shown": shown(image, "Your picture", "JPEG")}
 
@@ -120,7 +121,7 @@ def answer(seen: dict, name: str, fit: str) -> str:
     row = model.table([pixels]).iloc[0]
     shares = row[list(data.CLASS_NAMES)].astype(float).sort_values(ascending=False)
     parts = [seen.get("shown", ""), shown(pixels, "What the network sees: 32×32 pixels")]
-    if "shown" in seen and isinstance(model.module, torch.nn.Module) and name != "keras_baseline":
+    if "shown" in seen and isinstance(model.module, Pretrained):
         bright = lit(watched(name), pixels, data.CLASS_NAMES.index(shares.index[0]))
         parts.append(shown(bright, f"Bright: where it looked for “{shares.index[0]}”"))
     if row[predict.UNLIKE]:

@@ -10,7 +10,6 @@ Each combination is one trial: one execution of the notebook, in a folder of its
 from __future__ import annotations
 
 import argparse
-import ast
 import importlib.util
 import itertools
 import json
@@ -63,7 +62,7 @@ def plan(options: argparse.Namespace) -> list[dict]:
         name, equals, text = word.partition("=")
         if not equals or not text:
             raise InputError(f'--set {word}: expected NAME=A,B, for example "LEARNING_RATE=0.06,0.12".')
-        grid[name] = [_value(part) for part in text.split(",")]
+        grid[name] = [execute.literal(part) for part in text.split(",")]
     seeds, trials = _seeds(options.seeds), []
     known = {number: execute.parameters(REPOSITORY / execute.NOTEBOOKS[number]) for number in options.notebooks}
     for name, values in grid.items():
@@ -99,13 +98,6 @@ def _read_grid(path: Path) -> dict:
     return found
 
 
-def _value(text: str) -> object:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return {"true": True, "false": False}.get(text.lower(), text)
-
-
 def _seeds(text: str) -> list[int]:
     """ "0-2,5" -> [0, 1, 2, 5]"""
     found = []
@@ -138,9 +130,8 @@ def work(trial: dict, common: dict) -> dict:
     code += "execute.execute(Path(a[0]), Path(a[1]), a[2])"
     asked = json.dumps([str(notebook), str(folder / notebook.name), trial["values"]])
     done = subprocess.run([sys.executable, "-P", "-c", code, asked], cwd=root, env=env, capture_output=True, text=True)
-    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    if common["root"]:  # this machine's own disk: they are where they belong
-        files = dict.fromkeys(files, b"")
+    made = [] if common["root"] else folder.rglob("*")  # on the driver's own disk they are where they belong
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in made if path.is_file()}
     error = "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["it ended without a word"])[0]
     return {"error": error, "seconds": time.monotonic() - began, "files": files, "host": socket.gethostname()}
 
@@ -220,9 +211,8 @@ def keep(ray, reference, trial: dict, folder: Path) -> str:
         return f"its machine was lost ({type(error).__name__})"
     place = folder / trial["trial"]
     for name, content in found["files"].items():
-        if content:
-            (place / name).parent.mkdir(parents=True, exist_ok=True)
-            (place / name).write_bytes(content)
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(content)
     if not found["error"]:
         kept = {key: found[key] for key in ("seconds", "host")}
         write_text(place / "trial.json", json.dumps(trial | kept, indent=1) + "\n")

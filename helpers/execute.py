@@ -88,10 +88,7 @@ def assign(settings: list[str], known: dict[Path, list[str]]) -> dict[Path, dict
             guess = f" (did you mean {close[0]}?)" if close else ""
             exist = "; ".join(f"{path.stem} has {', '.join(names) or 'none'}" for path, names in known.items())
             refuse(f"--set {name}: there is no such parameter{guess}. {exist}.")
-        try:
-            value = ast.literal_eval(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            value = {"true": True, "false": False}.get(text.lower(), text)
+        value = literal(text)
         try:
             values[name] = json.loads(json.dumps(value))  # what papermill can write; a tuple becomes a list
             check(name, values[name])
@@ -100,6 +97,14 @@ def assign(settings: list[str], known: dict[Path, list[str]]) -> dict[Path, dict
         except InputError as error:
             refuse(f"--set {word}: {error}")
     return {path: {name: values[name] for name in names if name in values} for path, names in known.items()}
+
+
+def literal(text: str) -> object:
+    """A Python literal, true or false, or the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return {"true": True, "false": False}.get(text.lower(), text)
 
 
 def environment() -> dict[str, str]:

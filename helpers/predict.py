@@ -42,9 +42,13 @@ def pixels(picture: object, fit: str = "crop") -> np.ndarray:
     fit: "crop" takes the square in the middle, "pad" the whole picture with bars of CIFAR-10's mean colour.
     Raises InputError for what is no picture, or too large a one.
     """
+    return reduced(opened(picture), fit)
+
+
+def reduced(image: Image.Image, fit: str = "crop") -> np.ndarray:
+    """The last step of `pixels`, for what `opened` gave."""
     if fit not in ("crop", "pad"):
         raise InputError(f'fit is "{fit}": expected "crop" or "pad".')
-    image = opened(picture)
     width, height = image.size
     side = min(width, height)
     if fit == "pad" and width != height:
@@ -232,7 +236,7 @@ def files(words: list[str]) -> list[Path]:
 
 
 def options(words: list[str]) -> argparse.Namespace:
-    """The command line, checked before anything is installed or loaded."""
+    """The command line, checked before a network is loaded."""
     parser = argparse.ArgumentParser("python run.py predict", description="What is in these pictures?")
     parser.add_argument("pictures", nargs="+", help="files, or folders of them")
     parser.add_argument("--model", choices=BEST_FIRST, default="", help="default: the most accurate that is here")
