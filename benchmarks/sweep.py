@@ -1,6 +1,7 @@
 """What a trial costs beside its cells, and how a sweep of many goes: notebooks that do nothing, on Ray.
 
     python -m benchmarks.sweep [--quick] [--write]
+    python -m benchmarks.sweep --example [--write]     # the table and figure of the sweep in results/sweep-example/
 
 In a copy of helpers/ and further/: one trial at a time on Ray and the same execution without it, taking turns; then
 many trials at once.
@@ -20,6 +21,8 @@ import nbformat
 import psutil
 
 from benchmarks.report import options, publish, spread, take_turns
+from further import sweep_tables
+from helpers import plots
 from helpers.files import REPOSITORY, duration
 
 CELL = """import json, os
@@ -40,14 +43,14 @@ for trial in range(int(sys.argv[1])):
     execute.execute(source, folder / source.name, {"SEED": trial})"""
 
 
-def copied(folder: Path) -> Path:
-    """What a sweep needs, with a notebook of one cell."""
+def copied(folder: Path, cell: str = CELL, parameters: str = 'PROFILE = "auto"\nSEED = 0') -> Path:
+    """What a sweep needs, with a notebook of one cell behind that of its parameters."""
     for name in ("helpers", "further"):
         shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.ipynb"))
     shutil.copy(REPOSITORY / "run.py", folder)
-    first = nbformat.v4.new_code_cell('PROFILE = "auto"\nSEED = 0', metadata={"tags": ["parameters"]})
+    first = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
     kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-    notebook = nbformat.v4.new_notebook(cells=[first, nbformat.v4.new_code_cell(CELL)], metadata={"kernelspec": kernel})
+    notebook = nbformat.v4.new_notebook(cells=[first, nbformat.v4.new_code_cell(cell)], metadata={"kernelspec": kernel})
     nbformat.write(notebook, folder / "2_Model_Training_CNN.ipynb")
     return folder
 
@@ -71,8 +74,27 @@ def timed(command: list[str], folder: Path) -> tuple[float, float]:
     return time.perf_counter() - began, most
 
 
+def example(write: bool) -> None:
+    """What `further.sweep_tables` makes of a sweep whose trials are in the repository."""
+    score, table = "validation accuracy", sweep_tables.read(REPOSITORY / "results" / "sweep-example")
+    best = sweep_tables.by_setting(table, score)
+    rows = [{
+        **{name: row[name] for name in sweep_tables.swept(table)}, "seeds": row["seeds"], score: f"{row[score]:.2%}",
+        "spread, points": f"{100 * row['spread']:.2f}",
+        "95 % interval, points": f"± {100 * row['95 % interval ±']:.2f}",
+    } for _, row in best.iterrows()]  # fmt: skip
+    if write:
+        plots.save(sweep_tables.figure(table, best, score), "sweep_example")
+    note = sweep_tables.verdict(table, best, score)
+    publish("sweep-example", rows, [], note, ["ray", "papermill"], script="sweep --example", write=write)
+
+
 def main() -> None:
-    arguments = options("sweep", __doc__).parse_args()
+    parser = options("sweep", __doc__)
+    parser.add_argument("--example", action="store_true", help="the table of results/sweep-example/")
+    arguments = parser.parse_args()
+    if arguments.example:
+        return example(arguments.write)
     few, many, rounds = (1, 4, 1) if arguments.quick else (5, 200, 3)
     with tempfile.TemporaryDirectory() as place:
         folder, cores = copied(Path(place) / "project"), os.cpu_count() or 1
@@ -96,6 +118,7 @@ def main() -> None:
         {"what": "one more trial of a sweep", "measured": f"{median(trial):.1f} s ({spread(trial, 1)})"},
         {"what": "Ray's start and end, with the first trial", "measured": f"{median(starts):.1f} s"},
         {"what": f"{many} trials, {cores} at once", "measured": an_hour},
+        {"what": "as many times as fast as one after the other", "measured": f"{median(trial) * many / seconds:.1f}"},
         {"what": "the driver's memory then, at most", "measured": f"{memory / 1e6:.0f} MB"},
     ]
     note = f"Trials whose cells do nothing, medians of {rounds} rounds."

@@ -22,7 +22,7 @@ import sys
 import time
 from pathlib import Path
 
-from helpers import execute
+from helpers import execute, records
 from helpers.files import REPOSITORY, STAND_IN, InputError, duration, write_text
 from helpers.profiles import PROFILES, check
 
@@ -47,7 +47,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     add("--cpus", type=int, default=1, help="threads of a trial (1)")
     add("--gpus", type=float, default=0, help="GPUs of a trial, or a share of one (0)")
     add("--address", metavar="auto|ray://HOST:10001", help="a Ray cluster that runs (default: this machine)")
-    add("--in-place", action="store_true", help="records and weights go to results/ and weights/, as the notebooks'")
+    add("--in-place", action="store_true", help="records and weights go to results/ and weights/, too")
     add("--resume", metavar="DIR", help="run what is missing of an earlier sweep")
     add("--no-venv", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(words)
@@ -71,6 +71,8 @@ def plan(options: argparse.Namespace) -> list[dict]:
             raise InputError(f"--set {name}: there is no such parameter to sweep; expected {hint}.")
         if not isinstance(values, list) or not values:
             raise InputError(f"{name} is {values}: expected a list of values to try.")
+        if options.in_place and len(values) > 1:
+            raise InputError(f"--in-place keeps one record for each seed: expected one value of {name}, not {values}.")
         for value in values:
             check(name, value)
     for number in options.notebooks:
@@ -142,6 +144,8 @@ def work(trial: dict, common: dict) -> dict:
 def connect(options: argparse.Namespace):
     """Ray, started here or found; one line where it is not to be found."""
     os.environ |= {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
+    if options.address and Path.home().joinpath(".ray", "auth_token").exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # `ray start` asks for it where there is one
     import ray
 
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
@@ -159,7 +163,8 @@ def connect(options: argparse.Namespace):
     try:
         ray.init(address=options.address, runtime_env=environment, **quiet)
     except Exception as error:
-        raise InputError(f"--address {options.address}: {str(error).splitlines()[0]}") from None
+        hint = "was the cluster started as docs/sweeps.md says?"
+        raise InputError(f"--address {options.address}: {str(error).splitlines()[0]} ({hint})") from None
     return ray
 
 
@@ -219,6 +224,19 @@ def keep(ray, reference, trial: dict, folder: Path) -> str:
     return found["error"]
 
 
+def put_in_place(folder: Path) -> None:
+    """The records of the recipe to results/, their weights to weights/; what is unlike its record there stays."""
+    for path in sorted(folder.glob("*/results/*.json")):
+        if own := records.own_folder(json.loads(path.read_text(encoding="utf-8"))):
+            print(f"{execute.shown(path)} stays there: results/ has no place for {own}.")
+            continue
+        for made in (path, records.weights_path(path)):
+            if made.exists():
+                place = REPOSITORY / made.parent.name / made.name
+                place.parent.mkdir(exist_ok=True)
+                shutil.copy(made, place)
+
+
 def _words(trial: dict) -> str:
     return ", ".join(f"{name} = {value}" for name, value in trial["values"].items())
 
@@ -265,10 +283,7 @@ def main(words: list[str]) -> int:
         print(f"\nStopped; what is done is kept: python run.py sweep --resume {execute.shown(folder)}", file=sys.stderr)
         return 130
     if options.in_place:
-        for kind in ("results", "weights"):
-            for path in sorted(folder.glob(f"*/{kind}/*")):
-                (REPOSITORY / kind).mkdir(exist_ok=True)
-                shutil.copy(path, REPOSITORY / kind / path.name)
+        put_in_place(folder)
     print(sweep_tables.write(folder, options.profile))
     return int(any(ended.values()))
 

@@ -17,6 +17,7 @@ import pandas as pd
 
 from helpers.files import REPOSITORY, InputError, write_text
 from helpers.metrics import error_sentence
+from helpers.profiles import PROFILES
 from helpers.records import load, title
 from helpers.tables import best_for, comparison_table, headline, markdown
 
@@ -99,6 +100,14 @@ def sections(folder: Path) -> dict[str, str]:
     } for r in load(folder / "earlier")]  # fmt: skip
     if earlier:
         found["earlier"] = markdown(pd.DataFrame(earlier))
+    if studied := load(folder / "trust"):
+        best = min(studied, key=lambda r: PROFILES.index(r["profile"]))
+        verdicts = [{
+            "claim": f"“{row['claim']}”", "measured": row["measured"], "verdict": f"**{row['verdict']}**",
+            "where": f"[notebook {Path(row['where']).name[0]}]({row['where']})",
+        } for row in best["verdicts"]]  # fmt: skip
+        note = f"Profile {best['profile']} of [notebook 4](further/{best['notebook']}), {best['device']}."
+        found["verdicts"] = f"{markdown(pd.DataFrame(verdicts))}\n\n{note}"
     for name, one in sorted(saved.items()):
         versions = ", ".join(f"{package} {version}" for package, version in one["versions"].items())
         source = f"`python -m benchmarks.{one.get('script', name)}`, {one['date']}, with {versions}."

@@ -13,10 +13,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from helpers.files import REPOSITORY
-from tests.test_run import make_notebook
-
 pytest.importorskip("ray", reason="needs pip install -r further/requirements-sweep.txt")
+from benchmarks.sweep import copied
 from further import sweep_tables
 
 PARAMETERS = 'PROFILE = "auto"  # a\nSEED = 0  # b\nLEARNING_RATE = 0.1  # c\nEPOCHS = 1  # d'
@@ -29,9 +27,10 @@ with open(Path(os.environ["MARKS"]) / f"{LEARNING_RATE}-{SEED}", "a") as file: f
 while (Path(os.environ["MARKS"]) / f"hold-{SEED}").exists(): time.sleep(0.1)
 score = 0.5 + LEARNING_RATE + 0.01 * SEED
 record = {"model": "custom_cnn", "history": [{"validation_accuracy": score}], "test": {"accuracy": 0.99},
-          "train_seconds": 1.0, "hyperparameters": {"LEARNING_RATE": LEARNING_RATE, "SEED": SEED}}
+          "train_seconds": 1.0, "hyperparameters": {"LEARNING_RATE": LEARNING_RATE, "SEED": SEED},
+          "data": "CIFAR-10", "profile": "quick", "seed": SEED}
 (out / "results").mkdir()
-(out / "results" / f"custom_cnn-smoke-seed{SEED}.json").write_text(json.dumps(record))
+(out / "results" / f"custom_cnn-quick-seed{SEED}.json").write_text(json.dumps(record))
 """
 LOSE_ONE = """\
 import os, sys, threading, time
@@ -58,13 +57,8 @@ sys.exit(status)
 @pytest.fixture
 def project(tmp_path) -> Path:
     """A copy of what a sweep needs, with a notebook that takes a second."""
-    folder = tmp_path / "project"
-    for name in ("helpers", "further"):
-        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.ipynb"))
-    shutil.copy(REPOSITORY / "run.py", folder)
-    make_notebook(folder / "2_Model_Training_CNN.ipynb", TRAIN, parameters=PARAMETERS)
     (tmp_path / "marks").mkdir()
-    return folder
+    return copied(tmp_path / "project", TRAIN, PARAMETERS)
 
 
 def call(project: Path, *words: str, script: str = "") -> subprocess.CompletedProcess:
@@ -95,7 +89,16 @@ def test_sweep_tries_every_combination_tells_failures_and_resumes(project):
     assert {"sweep.html", "sweep.png"} <= {path.name for path in folder.iterdir()}
     marks = project.parent / "marks"
     shutil.rmtree(folder / "001")
+    plan = folder / "sweep.json"
+    plan.write_text(plan.read_text().replace('"in_place": false', '"in_place": true'))
+    results = project / "results"
+    results.mkdir()
+    shutil.copy(next((folder / "000").rglob("results/*.json")), results / "custom_cnn-quick-seed7.json")
     resumed = call(project, "--resume", str(folder))
+    kept = sorted(path.name for path in results.iterdir())
+    assert kept == [f"custom_cnn-quick-seed{seed}.json" for seed in (0, 1, 7)]
+    assert all('"LEARNING_RATE": 0.1' in path.read_text() for path in results.iterdir())
+    assert resumed.stdout.count("stays there") == 2, "the runs of another learning rate"
     assert "6 trials, 3 of them done before" in resumed.stdout and resumed.returncode == 1
     done = {path.name: len(path.read_text()) for path in marks.glob("0*")}
     assert done == {"0.1-0": 1, "0.1-1": 2, "0.2-0": 1, "0.2-1": 1}
@@ -117,6 +120,7 @@ def test_trials_of_a_machine_that_is_lost_run_elsewhere(project):
     (["--set", "RATE=1,2"], "there is no such parameter to sweep; expected PROFILE, SEED, LEARNING_RATE, EPOCHS"),
     (["--set", "LEARNING_RATE="], 'expected NAME=A,B, for example "LEARNING_RATE=0.06,0.12"'),
     (["--set", "LEARNING_RATE=0.1,hot"], 'LEARNING_RATE is "hot": expected a number above 0'),
+    (["--set", "LEARNING_RATE=0.1,0.2", "--in-place"], "expected one value of LEARNING_RATE"),
     (["--seeds", "4-1"], "--seeds 4-1: expected numbers, as in 0, 0,3 or 0-4"),
     (["--resume", "runs/nothing"], "--resume runs/nothing: expected the folder of a sweep"),
     (["--grid", "no.yaml"], "--grid no.yaml: [Errno 2] No such file"),
