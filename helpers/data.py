@@ -139,7 +139,7 @@ def _find(root: str | os.PathLike | None, download: bool) -> tuple[Cifar10, Path
     archive = Path(os.path.relpath(target)) if target.absolute().is_relative_to(Path.cwd()) else target.absolute()
     error = DataError(
         f"{found}\nWays out, then the same again:\n"
-        f"  where there is a network: curl -L -C - --create-dirs -o '{archive / ARCHIVE}' '{fetch.MIRRORS[-1]}'\n"
+        f"  where there is a network: curl -L -C - --create-dirs -o '{archive / ARCHIVE}' '{fetch.MIRRORS[0]}'\n"
         "  a folder, or a mirror, that has it: export CIFAR10_ROOT=/its/path, or CIFAR10_URL=address "
         "(PowerShell: $env:CIFAR10_ROOT = ...)\n"
         f'  without it, on drawn shapes: export CIFAR10_ROOT={STAND_IN}, or DATA_ROOT = "{STAND_IN}" in the notebook'

