@@ -88,9 +88,8 @@ def assign(settings: list[str], known: dict[Path, list[str]]) -> dict[Path, dict
             guess = f" (did you mean {close[0]}?)" if close else ""
             exist = "; ".join(f"{path.stem} has {', '.join(names) or 'none'}" for path, names in known.items())
             refuse(f"--set {name}: there is no such parameter{guess}. {exist}.")
-        value = literal(text)
         try:
-            values[name] = json.loads(json.dumps(value))  # what papermill can write; a tuple becomes a list
+            values[name] = json.loads(json.dumps(literal(text)))  # what papermill can write; a tuple becomes a list
             check(name, values[name])
         except TypeError:
             refuse(f"--set {word}: expected a number, text, True, False, None, a list or a dict.")
@@ -130,10 +129,7 @@ def end_like_ctrl_c() -> None:
 
 
 class Progress(io.TextIOBase):
-    """Where a running notebook is, from what papermill tells: the cell that starts, and what it prints.
-
-    One line: rewritten in place on a terminal, elsewhere printed now and then.
-    """
+    """Where a running notebook is, in a line: rewritten in place on a terminal, elsewhere printed now and then."""
 
     def __init__(self, name: str, cells: int):
         self.name, self.cell, self.cells, self.heading, self.code, self.printed = name, 0, cells, "", "", ""
@@ -195,10 +191,10 @@ def execute(source: Path, target: Path, values: dict[str, object]) -> None:
     except KeyboardInterrupt:
         stopped = True
     except Exception as error:
-        died = "its process died, most often because memory ran out"
-        cause = f"{died if 'Kernel died' in str(error) else first_line(error)} (log: {shown(log)})."
-    ended = f"stopped in {progress}" if stopped else "failed" if cause else f"all {progress.cells} cells ran"
-    progress.show(ended, last=True)
+        died = "its process died, most often because memory ran out" if "Kernel died" in str(error) else ""
+        cause = f"{died or first_line(error)} (log: {shown(log)})."
+    ended = "failed" if cause else f"all {progress.cells} cells ran"
+    progress.show(f"stopped in {progress}" if stopped else ended, last=True)
     kept = keep(target) if target.exists() else "Nothing was executed."
     if stopped:
         raise KeyboardInterrupt(f"{kept} Run the same command again: training goes on from its last finished epoch.")
@@ -228,8 +224,7 @@ def keep(path: Path) -> str:
         page = HTMLExporter().from_notebook_node(notebook)[0].replace("</head>", NARROW, 1)
         results = [output for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
         said = iter([o.metadata.get("image/png", {}).get("alt", "") for o in results if "image/png" in o.data])
-        page = re.sub(NO_TEXT, lambda _: f'alt="{html.escape(next(said, ""))}"', page)
-        write_text(path.with_suffix(".html"), page)
+        write_text(path.with_suffix(".html"), re.sub(NO_TEXT, lambda _: f'alt="{html.escape(next(said, ""))}"', page))
     except Exception as error:  # of a template, an output: the notebook is what counts
         print(f"{path.name} could not be turned into HTML: {type(error).__name__}: {first_line(error)}")
     return f"Executed so far: {shown(path)}."
@@ -259,9 +254,9 @@ def find_data(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> None:
     """Find the data, run the notebooks in order, and say what came out."""
     began = time.monotonic()
-    named = {"CIFAR10_ROOT": options.data, "CIFAR10_PROFILE": options.profile}
-    os.environ.update({name: value for name, value in named.items() if value})
-    os.environ.update(environment())
+    asked = {"CIFAR10_ROOT": options.data, "CIFAR10_PROFILE": options.profile}
+    os.environ |= {name: value for name, value in asked.items() if value}
+    os.environ |= environment()
     os.chdir(REPOSITORY)
     find_data(options)
     folder = REPOSITORY / "runs" / time.strftime("%Y-%m-%d_%H-%M-%S")
