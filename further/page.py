@@ -57,7 +57,7 @@ footer {display: none !important} .gradio-container {max-width: 60rem !important
 .notice {flex: 1 1 100%; border-left: .3rem solid #D55E00; padding: .2rem .6rem}
 """
 ABOUT = """# What does the network see?
-Trained on the 60,000 small photographs of CIFAR-10, it knows ten kinds of things: {}.
+Trained on the 50,000 small photographs that CIFAR-10 has for it, it knows ten kinds of things: {}.
 Your pictures stay on {}: they are answered in memory and not kept."""
 pool = ThreadPoolExecutor(4)
 torch.set_num_threads(1)  # several answers side by side, not one on all cores

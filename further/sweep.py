@@ -13,6 +13,7 @@ import argparse
 import importlib.util
 import itertools
 import json
+import math
 import os
 import re
 import shutil
@@ -45,7 +46,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     add("--data", metavar="DIR", help='where CIFAR-10 is on every machine, or "stand-in"')
     add("--jobs", type=int, metavar="N", help="trials at once on this machine (default: as many as fit)")
     add("--cpus", type=int, default=1, help="threads of a trial (1)")
-    add("--gpus", type=float, default=0, help="GPUs of a trial, or a share of one (0)")
+    add("--gpus", type=float, help="GPUs of a trial, or a share of one (default: one, where there are any)")
     add("--address", metavar="auto|ray://HOST:10001", help="a Ray cluster that runs (default: this machine)")
     add("--in-place", action="store_true", help="records and weights go to results/ and weights/, too")
     add("--resume", metavar="DIR", help="run what is missing of an earlier sweep")
@@ -126,7 +127,6 @@ def work(trial: dict, common: dict) -> dict:
     shutil.rmtree(folder, ignore_errors=True)  # of an attempt that died
     folder.mkdir(parents=True)
     env = os.environ | common["env"] | {"CIFAR10_OUTPUT": str(folder), "PYTHONPATH": str(root)}
-    env["OMP_NUM_THREADS"] = str(common["cpus"])
     notebook = root / execute.NOTEBOOKS[trial["notebook"]]
     code = "import json, sys; from pathlib import Path; from helpers import execute; a = json.loads(sys.argv[1]); "
     code += "execute.execute(Path(a[0]), Path(a[1]), a[2])"
@@ -151,8 +151,9 @@ def connect(options: argparse.Namespace):
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     if not options.address:
         jobs = options.jobs or max((os.cpu_count() or 1) // options.cpus, 1)
-        gpus = {} if not options.gpus else {"num_gpus": max(round(jobs * options.gpus), 1)}
-        ray.init(num_cpus=jobs * options.cpus, include_dashboard=False, **gpus, **quiet)
+        ray.init(num_cpus=jobs * options.cpus, include_dashboard=False, **quiet)  # (it finds the GPUs itself)
+        if (options.gpus or 0) > (here := ray.cluster_resources().get("GPU", 0)):
+            raise InputError(f"--gpus {options.gpus:g}: this machine has {here:g}.")
         return ray
     if (place := re.fullmatch(r"(?:ray://)?([^:/]+):(\d+)", options.address)) is not None:
         try:
@@ -185,11 +186,15 @@ def run(options: argparse.Namespace, trials: list[dict], folder: Path) -> dict[s
     ray = connect(options)
     env = {"CIFAR10_PROFILE": options.profile}
     env |= {"CIFAR10_ROOT": options.data} if options.data else {}
-    common = {"root": "" if options.address else str(REPOSITORY), "name": folder.name, "env": env, "cpus": options.cpus}
-    task = ray.remote(num_cpus=options.cpus, num_gpus=options.gpus, max_retries=5)(work)
+    there = ray.cluster_resources()
+    gpus = min(there.get("GPU", 0), 1) if options.gpus is None else options.gpus
+    env |= {"OMP_NUM_THREADS": str(options.cpus)} | ({} if gpus else {"CUDA_VISIBLE_DEVICES": ""})
+    common = {"root": "" if options.address else str(REPOSITORY), "name": folder.name, "env": env}
+    task = ray.remote(num_cpus=options.cpus, num_gpus=gpus, max_retries=5)(work)
     waiting = {task.remote(trial, common): trial for trial in trials}
     ended: dict[str, str] = {}
-    began, shown, slots = time.monotonic(), 0.0, max(ray.cluster_resources().get("CPU", 1) // options.cpus, 1)
+    slots = min(there.get("CPU", 1) // options.cpus, there.get("GPU", 0) // gpus if gpus else math.inf)
+    began, shown = time.monotonic(), 0.0
     try:
         while waiting:
             ready, _ = ray.wait([*waiting], timeout=1)
@@ -200,7 +205,7 @@ def run(options: argparse.Namespace, trials: list[dict], folder: Path) -> dict[s
                     print(f"trial {trial['trial']} {_words(trial)} failed: {ended[trial['trial']]}", flush=True)
             if time.monotonic() - shown > (2 if sys.stdout.isatty() else 30) or not waiting:
                 shown = time.monotonic()
-                print(_progress(ended, len(waiting), int(slots), shown - began), flush=True)
+                print(_progress(ended, len(waiting), int(max(slots, 1)), shown - began), flush=True)
     finally:
         for one in waiting:
             ray.cancel(one, force=True)
@@ -243,7 +248,8 @@ def _words(trial: dict) -> str:
 
 def _progress(ended: dict[str, str], left: int, slots: int, seconds: float) -> str:
     failed, running = sum(map(bool, ended.values())), min(left, slots)
-    rest = f", about {duration(seconds / len(ended) * left)} left" if ended and left else ""
+    half = running / 2  # of what runs is done
+    rest = f", about {duration(seconds / (len(ended) + half) * (left - half))} left" if ended and left else ""
     return f"{len(ended) - failed} done, {running} running, {left - running} waiting, {failed} failed{rest}"
 
 
