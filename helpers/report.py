@@ -106,7 +106,8 @@ def sections(folder: Path) -> dict[str, str]:
             "claim": f"“{row['claim']}”", "measured": row["measured"], "verdict": f"**{row['verdict']}**",
             "where": f"[notebook {Path(row['where']).name[0]}]({row['where']})",
         } for row in best["verdicts"]]  # fmt: skip
-        note = f"Profile {best['profile']} of [notebook 4](further/{best['notebook']}), {best['device']}."
+        images = best["hyperparameters"]["TEST_IMAGES"]
+        note = f"Profile {best['profile']} of that notebook, on {images:,} test images; {best['device']}."
         found["verdicts"] = f"{markdown(pd.DataFrame(verdicts))}\n\n{note}"
     for name, one in sorted(saved.items()):
         versions = ", ".join(f"{package} {version}" for package, version in one["versions"].items())
