@@ -20,7 +20,7 @@ import sys
 import time
 from pathlib import Path
 
-from helpers.files import REPOSITORY, STAND_IN, InputError, duration, first_line, write_text
+from helpers.files import REPOSITORY, STAND_IN, InputError, duration, first_line, new_folder, write_text
 from helpers.profiles import PROFILES, check
 
 NOTEBOOKS = {"1": "1_EDA_CIFAR10.ipynb", "2": "2_Model_Training_CNN.ipynb", "3": "3_Model_Training_ResNet.ipynb",
@@ -259,10 +259,7 @@ def run(options: argparse.Namespace) -> None:
     os.environ |= environment()
     os.chdir(REPOSITORY)
     find_data(options)
-    folder = REPOSITORY / "runs" / time.strftime("%Y-%m-%d_%H-%M-%S")
-    if folder.exists():  # another run of the same second
-        folder = folder.with_name(f"{folder.name}-{os.getpid()}")
-    folder.mkdir(parents=True)
+    folder = new_folder()
     output = REPOSITORY if options.in_place else folder
     os.environ["CIFAR10_OUTPUT"] = str(output)
     for path, values in options.notebooks.items():

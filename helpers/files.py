@@ -12,6 +12,7 @@ import contextlib
 import os
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,6 +80,15 @@ def output_folder(kind: str = "", *, own: str = "") -> Path:
     if own and not base.is_relative_to(REPOSITORY / "runs"):
         base = base / "runs" / own
     return base / kind
+
+
+def new_folder(kind: str = "") -> Path:
+    """runs/<kind><now>, made."""
+    folder = REPOSITORY / "runs" / time.strftime(f"{kind}%Y-%m-%d_%H-%M-%S")
+    if folder.exists():  # of the same second
+        folder = folder.with_name(f"{folder.name}-{os.getpid()}")
+    folder.mkdir(parents=True)
+    return folder
 
 
 def relative(path: Path) -> str:

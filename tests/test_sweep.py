@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("ray", reason="needs pip install -r further/requirements-sweep.txt")
 from benchmarks.sweep import copied
-from further import sweep_tables
+from further import sweep_plan, sweep_tables
 
 PARAMETERS = 'PROFILE = "auto"  # a\nSEED = 0  # b\nLEARNING_RATE = 0.1  # c\nEPOCHS = 1  # d'
 TRAIN = """\
@@ -116,14 +116,61 @@ def test_trials_of_a_machine_that_is_lost_run_elsewhere(project):
     assert len(sweep_tables.read(folders(project)[0])) == 4, "and each has one record, on the driver's disk"
 
 
+def test_plan_takes_a_grid_with_lists_and_leaves_out_what_stands_twice_or_is_there(project, monkeypatch):
+    monkeypatch.setattr(sweep_plan, "REPOSITORY", project)
+    grid = project / "grid.yaml"
+    grid.write_text("WIDTHS: [[8, 8, 8], [4, 4, 4]]\nLEARNING_RATE: [1e-3, 0.1, 0.001]")
+    notebook = project / "2_Model_Training_CNN.ipynb"
+    notebook.write_text(notebook.read_text().replace("EPOCHS = 1", "WIDTHS = 1"))
+    trials = sweep_plan.plan(sweep_plan.parse(["--grid", str(grid), "--seeds", "3"], ""))
+    values = [{**trial["values"]} for trial in trials]
+    rates = [{"LEARNING_RATE": rate, "SEED": 3} for rate in (0.001, 0.1)]
+    assert values == [{"WIDTHS": widths, **rate} for widths in ([8, 8, 8], [4, 4, 4]) for rate in rates]
+
+
+ROW = {"model": "custom_cnn", "test accuracy": 0.9, "train seconds": 1.0, "correct": None}
+
+
+def rows(*found: dict) -> pd.DataFrame:
+    return pd.DataFrame([ROW | {"trial": f"{k:03d}"} | row for k, row in enumerate(found)])
+
+
+def best_of(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    best = sweep_tables.by_setting(table, "validation accuracy")
+    sweep_tables.figure(table, best, "validation accuracy")
+    return best, sweep_tables.verdict(table, best, "validation accuracy")
+
+
+@pytest.mark.parametrize(("noise", "said"), [(0.0001, "is hardly chance (p = 0.0"), (0.01, "may be chance (p = 0.")])
+def test_best_setting_is_told_with_what_speaks_for_it(noise, said):
+    table = rows(*[{"WEIGHT_DECAY": value, "SEED": seed, "validation accuracy": 0.8 + 100 * value + noise * seed * sign}
+                   for value, sign in ((1e-5, 1), (2e-5, -1)) for seed in (-1, 0, 1)])  # fmt: skip
+    best, sentence = best_of(table)
+    assert sentence.startswith(
+        "Best by validation accuracy: WEIGHT_DECAY = 2e-05 with 80.20% (3 seeds). Its lead of 0.10"
+    )
+    assert said in sentence and "0.00001" in sweep_tables.rounded(best).to_string()
+
+
+def test_setting_that_lacks_a_seed_or_is_of_another_model_is_told_apart():
+    lone = {"MOMENTUM": 0.9, "SEED": 0, "validation accuracy": 0.99}
+    table = rows(lone, *[{"MOMENTUM": 0.5, "SEED": seed, "validation accuracy": 0.8} for seed in (0, 1)])
+    assert best_of(table)[1].startswith("Best by validation accuracy: MOMENTUM = 0.5 with 80.00% (2 seeds)")
+    other = {"model": "resnet18", "WARMUP": 0.1, "SEED": 0, "validation accuracy": 0.7, "correct": "0f"}
+    _, sentence = best_of(rows({"SEED": 0, "validation accuracy": 0.8, "correct": "ff00"}, other))
+    assert "custom_cnn with the recipe with 80.00% (1 seed). Its lead of 10.00 points" in sentence
+    assert sentence.endswith("over resnet18 with WARMUP = 0.1 may be chance.")
+
+
 @pytest.mark.parametrize(("words", "said"), [
-    (["--set", "RATE=1,2"], "there is no such parameter to sweep; expected PROFILE, SEED, LEARNING_RATE, EPOCHS"),
+    (["--set", "RATE=1,2"], "there is no such parameter to sweep; expected LEARNING_RATE, EPOCHS"),
     (["--set", "LEARNING_RATE="], 'expected NAME=A,B, for example "LEARNING_RATE=0.06,0.12"'),
     (["--set", "LEARNING_RATE=0.1,hot"], 'LEARNING_RATE is "hot": expected a number above 0'),
-    (["--set", "LEARNING_RATE=0.1,0.2", "--in-place"], "expected one value of LEARNING_RATE"),
+    (["--set", "LEARNING_RATE=0.1", "--in-place"], "--in-place is for the notebooks' own values"),
+    (["--data", "no/such"], "--data no/such: no such folder"),
     (["--seeds", "4-1"], "--seeds 4-1: expected numbers, as in 0, 0,3 or 0-4"),
     (["--resume", "runs/nothing"], "--resume runs/nothing: expected the folder of a sweep"),
-    (["--grid", "no.yaml"], "--grid no.yaml: [Errno 2] No such file"),
+    (["--grid", "no.yaml"], "--grid no.yaml: No such file"),
     (["--address", "ray://127.0.0.1:9", "--data", "stand-in"], "nothing answers there"),
 ])  # fmt: skip
 def test_mistake_is_told_in_a_line(project, words, said):
