@@ -339,13 +339,8 @@ def test_ci_restores_the_data_or_fails_loudly(tmp_path, unpack):
         assert result.returncode == 1 and "damaged" in result.stderr and "test" not in result.stdout
     else:
         lines, found = result.stdout.splitlines(), clone / "data" if unpack else None
-<<<<<<< HEAD
-        assert (result.returncode, lines[0], lines[-1]) == (0, "setup demo None", f"test -x {found}"), result.stderr
-=======
-        assert (result.returncode, lines[0], lines[-1]) == (0, "setup demo sweep None", f"test -x {found}"), (
-            result.stderr
-        )
->>>>>>> parent of 5d9aea8 (CI without sweeps for now)
+        ended = (result.returncode, lines[0], lines[-1])
+        assert ended == (0, "setup demo sweep None", f"test -x {found}"), result.stderr
 
 
 @pytest.fixture(scope="module")
