@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import torch
 from captum.attr import LayerAttribution, LayerGradCam
+from matplotlib import colormaps
 from PIL import Image
 
 from helpers.pretrained import Pretrained
@@ -28,8 +29,8 @@ def attention(module: Pretrained, pixels: np.ndarray, label: int) -> np.ndarray:
 
 
 def lit(module: Pretrained, pixels: np.ndarray, label: int, side: int = 320) -> np.ndarray:
-    """The picture, bright where the network looked: (side, side, 3) uint8."""
+    """The picture under a map of heat, yellow where the network looked: (side, side, 3) uint8."""
     large, light = (np.asarray(Image.fromarray(part).resize((side, side), how)) for part, how in (
         (pixels, Image.Resampling.NEAREST), (attention(module, pixels, label), Image.Resampling.BILINEAR),
     ))  # fmt: skip
-    return (large * (0.15 + 0.85 * light[..., None])).astype(np.uint8)
+    return (0.5 * large + 0.5 * 255 * colormaps["inferno"](light)[..., :3]).astype(np.uint8)

@@ -123,7 +123,7 @@ def answer(seen: dict, name: str, fit: str) -> str:
     parts = [seen.get("shown", ""), shown(pixels, "What the network sees: 32×32 pixels")]
     if "shown" in seen and isinstance(model.module, Pretrained):
         bright = lit(watched(name), pixels, data.CLASS_NAMES.index(shares.index[0]))
-        parts.append(shown(bright, f"Bright: where it looked for “{shares.index[0]}”"))
+        parts.append(shown(bright, f"Yellow: where it looked for “{shares.index[0]}”"))
     if row[predict.UNLIKE]:
         parts.append('<p class="notice"><b>None of the ten, perhaps:</b> this is unlike the pictures that the '
                      "network was trained on, and its answer may mean nothing.</p>")  # fmt: skip
