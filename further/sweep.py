@@ -22,12 +22,15 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
+
 from further import sweep_plan
 from helpers import execute, records
 from helpers.files import REPOSITORY, STAND_IN, InputError, duration, first_line, new_folder, write_text
 
 SHIPPED = ("*.ipynb", "*.py", "helpers/*.py", "further/*.py", "results/*.json")  # to machines without the repository
 PATIENCE = 10  # seconds for a cluster to answer
+TRIAL_BYTES = 3_000_000_000  # of memory, about, that a trial takes
 
 # ------------------------------------------------------------------------------------------ one trial
 
@@ -71,7 +74,8 @@ def connect(options: argparse.Namespace):
 
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     if not options.address:
-        jobs = options.jobs or max((os.cpu_count() or 1) // options.cpus, 1)
+        memory = psutil.virtual_memory().total // TRIAL_BYTES
+        jobs = options.jobs or max(min((os.cpu_count() or 1) // options.cpus, memory), 1)
         ray.init(address="local", num_cpus=jobs * options.cpus, include_dashboard=False, **quiet)
         if (options.gpus or 0) > (here := ray.cluster_resources().get("GPU", 0)):
             raise InputError(f"--gpus {options.gpus:g}: this machine has {here:g}.")
@@ -110,7 +114,7 @@ def run(options: argparse.Namespace, trials: list[dict], folder: Path) -> dict[s
     asked = [ray.remote(num_cpus=0)(lacking).options(scheduling_strategy=node).remote() for node in nodes]
     if lacks := [line for line in ray.get(asked) if line]:
         raise InputError(" ".join(lacks))
-    env = {"CIFAR10_PROFILE": options.profile}
+    env = {"CIFAR10_PROFILE": options.profile, "JUPYTER_PREFER_ENV_PATH": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
     env |= {"CIFAR10_ROOT": options.data} if options.data else {}
     there = ray.cluster_resources()
     gpus = min(there.get("GPU", 0), 1) if options.gpus is None else options.gpus
@@ -189,6 +193,7 @@ def main(words: list[str]) -> int:
     """The exit status: 0 when all ran, 1 when a trial failed, 2 for bad input, 130 after Ctrl-C."""
     from further import sweep_tables
 
+    folder = None
     try:
         options = sweep_plan.parse(words, __doc__)
         if options.resume:
@@ -216,7 +221,8 @@ def main(words: list[str]) -> int:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\nStopped; what is done is kept: python run.py sweep --resume {execute.shown(folder)}", file=sys.stderr)
+        go_on = f"; what is done is kept: python run.py sweep --resume {execute.shown(folder)}" if folder else "."
+        print(f"\nStopped{go_on}", file=sys.stderr)
         return 130
     if options.in_place:
         put_in_place(folder)
