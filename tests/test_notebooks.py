@@ -231,7 +231,7 @@ def check(path: Path, output: Path) -> dict:
 
 def test_notebooks_run_on_real_images(run, cifar):
     """A subset of CIFAR-10, where it can be found, with other values than the profile's."""
-    values = {"TRAIN_IMAGES": 1_000, "TEST_IMAGES": 500, "EPOCHS": 3}
+    values = {"TRAIN_IMAGES": 1_000, "VALIDATION_IMAGES": 200, "TEST_IMAGES": 500, "EPOCHS": 3}
     with ThreadPoolExecutor(2) as side_by_side:
         for record in side_by_side.map(lambda path: run(path, **values), NOTEBOOKS):
             assert (record["data"], record["train_images"], record["seed"]) == ("CIFAR-10", 1_000, SEED)
@@ -329,10 +329,11 @@ def pytorch_again(path: Path, output: Path, parameters: dict) -> None:
 
 
 def test_cells_run_again_in_any_order_give_a_whole_run_or_one_line_of_advice(run, output):
-    small = {"VALIDATION_IMAGES": 200, "TEST_IMAGES": 500, "RESOLUTION": 8, "BATCH_SIZE": 100}
+    few = {"VALIDATION_IMAGES": 200, "TEST_IMAGES": 500}
+    resnet, cnn = {**few, "RESOLUTION": 8, "BATCH_SIZE": 100}, {**few, "WIDTHS": [32, 64, 64]}
     with ThreadPoolExecutor(2) as side_by_side:
-        tests = [side_by_side.submit(keras_again, output), side_by_side.submit(pytorch_again, THIRD, output, small),
-                 side_by_side.submit(pytorch_again, SECOND, output, {})]  # fmt: skip
+        tests = [side_by_side.submit(keras_again, output), side_by_side.submit(pytorch_again, THIRD, output, resnet),
+                 side_by_side.submit(pytorch_again, SECOND, output, cnn)]  # fmt: skip
         for one in tests:
             one.result()
 
