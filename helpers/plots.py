@@ -198,12 +198,12 @@ def gradient_sizes(sizes: dict[tuple, list[float]], losses: dict[tuple, list[flo
         when = f"after {step} steps" if step else "at initialisation"
         panels[depth].plot(range(1, len(values) + 1), values, ":" if step else "-", color=COLORS[not skip], linewidth=2,
                            label=f"{'with' if skip else 'without'} skip, {when}")  # fmt: skip
-        panels[depth].set(yscale="log", xlabel="layer, from the image to the output",
-                          title=f"{depth} layers (note the scale)")  # fmt: skip
+        panels[depth].set(yscale="log", xlabel="layer, from the image to the output", title=f"{depth} layers")
     for (depth, skip), values in losses.items():
         smooth = pd.Series(values).rolling(10, min_periods=1).mean()
         axes[2].plot(smooth, "-" if panels[depth] is axes[0] else "--", color=COLORS[not skip],
                      label=f"{depth} layers, {'with' if skip else 'without'} skip")  # fmt: skip
+    axes[1].sharey(axes[0])
     axes[0].set_ylabel("‖gradient‖ / ‖weights‖")
     axes[2].set(xlabel="step", ylabel="training loss, mean of 10 steps", title="Loss")
     axes[0].legend(fontsize=9)
@@ -244,7 +244,7 @@ def performance(
 def model_comparison(groups: list[list[dict]], claims: dict[str, tuple[float, float, float]], device: str) -> Figure:
     """Test accuracy of each model against its size and its training time, with 95 % intervals.
 
-    groups: `tables.headline(...)`. claims: model -> accuracy, minutes and million parameters claimed elsewhere, hollow.
+    groups: `tables.shown(...)`. claims: model -> accuracy, minutes and million parameters claimed elsewhere, hollow.
     """
     title = "Test accuracy of the models, against their size and their training time"
     fig, axes = headed(title, 1, 2, figsize=(11, 4.6), sharey=True)
@@ -260,7 +260,7 @@ def model_comparison(groups: list[list[dict]], claims: dict[str, tuple[float, fl
             bar = ax.errorbar(mine, accuracy, np.abs(bounds - accuracy)[:, None], fmt=MARKERS[place], capsize=4,
                               label=f"{label} ({group[0]['profile']})", **style)  # fmt: skip
         handles.append(bar)
-        if key in claims:
+        if key in claims and group[0]["profile"] != "long":
             claimed, *theirs = claims[key]
             for ax, other in zip(axes, reversed(theirs)):
                 hollow = ax.plot(other, claimed, MARKERS[place], fillstyle="none", **style,

@@ -1,7 +1,8 @@
 """Profiles and parameters: how much a notebook does, and whether every value of its first cell can be meant.
 
-"full" is the headline recipe, "full-validation" the same with images set aside to judge by, "quick" takes minutes,
-"smoke" seconds. A parameter is one value, or a dictionary with one for each profile ("full-validation": else full's).
+"full" is the headline recipe, "full-validation" the same with images set aside to judge by, "long" takes hours, "quick"
+minutes, "smoke" seconds. A parameter is one value, or a dictionary with one for each profile ("full-validation" and
+"long": else full's).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numbers import Integral, Real
 from helpers import cells
 from helpers.files import InputError
 
-PROFILES = ("full", "full-validation", "quick", "smoke")
+PROFILES = ("full", "full-validation", "long", "quick", "smoke")
 PLACES = {"PROFILE", "DEVICE", "DATA_ROOT"}  # parameters that say where a run happens, not what it does
 PLAIN = (bool, int, float, str, list, tuple, type(None))
 _settled: dict = {}  # of the notebook: the parameters' values for its profile, and all that it was given
@@ -105,12 +106,13 @@ def _by_profile(value: object) -> bool:
 
 
 def _of(value: object, profile: str) -> object:
-    """A parameter's value for the profile."""
-    return value.get(profile, value.get(_kind(profile))) if _by_profile(value) else value
+    """A parameter's value for the profile; None where it has none."""
+    return value.get(profile, value.get(_like(profile))) if _by_profile(value) else value
 
 
-def _kind(profile: str) -> str:
-    return profile.removesuffix("-validation")
+def _like(profile: str) -> str:
+    """The profile whose values another one takes where it has none of its own."""
+    return "full" if profile in ("full-validation", "long") else profile
 
 
 # ------------------------------------------------------------------------------------- a notebook's values
@@ -119,7 +121,7 @@ def _kind(profile: str) -> str:
 def choose_profile(name: str, *, gpu: bool) -> str:
     """ "auto" gives $CIFAR10_PROFILE where it is set, else "full" with a GPU and "quick" without.
 
-    Raises InputError for another name than "auto", "full", "full-validation", "quick" or "smoke".
+    Raises InputError for another name than "auto" and those of PROFILES.
     """
     check("PROFILE", name)
     if name == "auto" and (name := os.environ.get("CIFAR10_PROFILE") or "auto") not in ("auto", *PROFILES):
@@ -153,13 +155,14 @@ def _values(namespace: dict, gpu: bool) -> dict:
     for name, value in given.items():
         check(name, value)
     profile, values = choose_profile(given.get("PROFILE", "auto"), gpu=gpu), {}
+    tables = [value for value in given.values() if _by_profile(value)]
+    if profile == "long" and tables and not any(profile in value for value in tables):
+        raise InputError('PROFILE is "long", which this notebook does not have: set "full".')
     for name, value in given.items():
-        if _by_profile(value) and not {profile, _kind(profile)} & value.keys():
+        if _by_profile(value) and not {profile, _like(profile)} & value.keys():
             raise InputError(f'{name} is {value}, without a value for PROFILE "{profile}": give it one.')
         values[name] = _of(value, profile)
-    if (was := _settled.get("places", {}).get("PROFILE", profile)) != profile and not any(
-        map(_by_profile, given.values())
-    ):
+    if (was := _settled.get("places", {}).get("PROFILE", profile)) != profile and not tables:
         raise InputError(f"PROFILE is {profile}, and the values are those of {was}: run again from the first cell on.")
     values["PROFILE"] = profile
     places = {name: values.pop(name) for name in PLACES & values.keys()}
@@ -207,7 +210,7 @@ def announce(device: str, seconds: Callable[..., float], *names: str) -> None:
     print(f'Profile "{profile}" on {device}: about {estimate(profile)} for the whole notebook here.')
     if given.get("PROFILE") == "auto" and os.environ.get("CIFAR10_PROFILE"):
         print('(PROFILE is "auto": CIFAR10_PROFILE chose, which is what `python run.py --profile` sets.)')
-    if _kind(profile) != "full" and all(_by_profile(given[key]) for key in names):  # none is fixed by the person
+    if _like(profile) != "full" and all(_by_profile(given[key]) for key in names):  # none is fixed by the person
         print(f'The full profile would take about {estimate("full")}: set PROFILE = "full" above.')
 
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers.files import REPOSITORY, InputError, write_text
+from helpers.files import REPOSITORY, InputError, duration, write_text
 from helpers.metrics import error_sentence
 from helpers.profiles import PROFILES
 from helpers.records import load, title
-from helpers.tables import best_for, comparison_table, headline, markdown
+from helpers.tables import best_for, comparison_table, headline, markdown, shown
 
 MODEL_FILES = {  # in helpers/: their imports, and the notebooks whose cells tagged `model` follow
     "models": ("from torch import nn\nfrom torch.nn import functional as F",
@@ -38,7 +38,7 @@ def record_sections(records: list[dict], speed: dict[str, dict]) -> dict[str, st
     named = {title(group[0]): group for group in groups}
     table = comparison_table(records, speed).drop(columns=["data", "profile"])
     if speed.keys() >= {group[0]["model"] for group in groups}:
-        table = table.assign(**{"best for": best_for(groups, speed)})
+        table = table.assign(**{"best for": best_for(shown(records), speed)})
     flips = " *With flips*: the answers to an image and to its mirror image averaged, as many published figures are."
     devices = "; ".join(dict.fromkeys(f"{group[0]['device']}, {group[0]['precision']}" for group in groups))
     note = f"Profile {', '.join(dict.fromkeys(group[0]['profile'] for group in groups))}; trained on {devices}."
@@ -48,6 +48,7 @@ def record_sections(records: list[dict], speed: dict[str, dict]) -> dict[str, st
         for label in group[0]["class_names"]
     } for name, group in named.items()})  # fmt: skip
     findings = [finding for group in groups for finding in group[0].get("findings", [])] + _size_finding(groups)
+    findings += _long_findings(records)
     errors = [f"- **{name}**: {error_sentence(group[0]['test'], group[0]['class_names'])}"
               for name, group in named.items()]  # fmt: skip
     return {
@@ -72,18 +73,38 @@ def _size_finding(groups: list[list[dict]]) -> list[str]:
     runs = {group[0]["model"]: group for group in groups if group[0]["profile"] == "full"}
     if not {"custom_cnn", "resnet18"} <= runs.keys():
         return []
-    means, errors, said = {}, {}, []
-    for key, label in (("custom_cnn", "CNN"), ("resnet18", "ResNet-18")):
-        mean = means[key] = float(np.mean([r["test"]["accuracy"] for r in runs[key]]))
-        errors[key] = math.sqrt(mean * (1 - mean) / runs[key][0]["test"]["images"])  # as if of one run
-        said.append(f"{label}: {'one run' if len(runs[key]) == 1 else f'mean of {len(runs[key])} runs'}")
-    times = runs["resnet18"][0]["parameter_count"] / runs["custom_cnn"][0]["parameter_count"]
-    margin, gap = 1.96 * math.hypot(*errors.values()), means["resnet18"] - means["custom_cnn"]
+    small, large = runs["custom_cnn"], runs["resnet18"]
+    times = large[0]["parameter_count"] / small[0]["parameter_count"]
+    gap, margin = _gap(small, large)
+    said = [f"{label}: {'one run' if len(group) == 1 else f'mean of {len(group)} runs'}"
+            for label, group in (("CNN", small), ("ResNet-18", large))]  # fmt: skip
     within = f"{100 * abs(gap):.2f} points, 95 % interval ±{100 * margin:.2f} ({'; '.join(said)})"
     if abs(gap) <= margin:
         return [f"The custom CNN matches ResNet-18, which has {times:.1f} times its parameters: apart by {within}."]
     better, worse = ("ResNet-18", "the custom CNN") if gap > 0 else ("The custom CNN", "ResNet-18")
     return [f"{better} is better than {worse} by {within}; ResNet-18 has {times:.1f} times the parameters."]
+
+
+def _long_findings(records: list[dict]) -> list[str]:
+    """What the long profile bought each model, and what it cost."""
+    groups = {(group[0]["model"], group[0]["profile"]): group for group in shown(records)}
+    return [
+        f"With the long profile, {title(long[0])} reaches {_mean(long):.1%} instead of {_mean(full):.1%} "
+        f"({100 * _gap(full, long)[0]:+.2f} points, 95 % interval ±{100 * _gap(full, long)[1]:.2f}), after "
+        f"{duration(long[0]['train_seconds'])} of training instead of {duration(full[0]['train_seconds'])}."
+        for (model, profile), long in groups.items()
+        if profile == "long" and (full := groups.get((model, "full")))
+    ]
+
+
+def _mean(group: list[dict]) -> float:
+    return float(np.mean([r["test"]["accuracy"] for r in group]))
+
+
+def _gap(first: list[dict], second: list[dict]) -> tuple[float, float]:
+    """By how much the second runs' accuracy is above the first's, and the half width of its 95 % interval."""
+    errors = [math.sqrt(_mean(g) * (1 - _mean(g)) / g[0]["test"]["images"]) for g in (first, second)]  # as of one run
+    return _mean(second) - _mean(first), 1.96 * math.hypot(*errors)
 
 
 def sections(folder: Path) -> dict[str, str]:

@@ -16,12 +16,12 @@ from helpers.profiles import PROFILES
 from helpers.records import title
 
 
-def headline(records: list[dict]) -> list[list[dict]]:
-    """The records that stand for each model, one list a model: the full profile's seeds where there are any, else the
-    quick profile's. A seed with other hyperparameters than the first one is left out."""
+def headline(records: list[dict], profiles: tuple[str, ...] = PROFILES) -> list[list[dict]]:
+    """The records that stand for each model, one list a model: the seeds of the first profile that has any, which is
+    the full one if it was run. A seed with other hyperparameters than the first one is left out."""
     groups = []
     for model in dict.fromkeys(r["model"] for r in records):
-        for profile in PROFILES:
+        for profile in profiles:
             group = [r for r in records if (r["model"], r["profile"]) == (model, profile)]
             if group:
                 recipe, *_ = recipes = [{**r["hyperparameters"], "SEED": None} for r in group]
@@ -30,21 +30,27 @@ def headline(records: list[dict]) -> list[list[dict]]:
     return groups
 
 
+def shown(records: list[dict]) -> list[list[dict]]:
+    """`headline`, and behind it the runs of the long profile."""
+    groups = headline(records)
+    return groups + [group for group in headline(records, ("long",)) if group not in groups]
+
+
 def comparison_table(records: list[dict], speed: dict[str, dict] | None = None) -> pd.DataFrame:
-    """One row a model: test accuracy (mean and spread over seeds, or one run), its 95 % interval, size and cost
-    (the training time is the first seed's: others may have run elsewhere).
+    """One row a model, and one for its long profile where that was run: test accuracy (mean and spread over seeds, or
+    one run), its 95 % interval, size and cost (the training time is the first seed's: others may have run elsewhere).
 
     speed: model -> milliseconds (for one picture) and images_per_second, as measured by `benchmarks.inference`.
     """
     rows = []
-    for group in headline(records):
+    for group in shown(records):
         first, tests = group[0], [r["test"]["accuracy"] for r in group]
         low, high = accuracy_interval(round(np.mean(tests) * first["test"]["images"]), first["test"]["images"])
         spread = f" ± {100 * np.std(tests, ddof=1):.2f} ({len(tests)} seeds)" if len(tests) > 1 else " (one run)"
         measured = (speed or {}).get(first["model"], {})
         flips = [r["test"]["views"]["flips"] for r in group if "views" in r["test"]]
         rows.append({
-            "model": title(first),
+            "model": title(first) + (first["profile"] == "long") * ", long",
             "profile": first["profile"],
             "data": first["data"],
             "test accuracy": f"{np.mean(tests):.2%}{spread}",

@@ -68,7 +68,7 @@ def test_paths_times_and_errors_in_words(repository):
 
 # ------------------------------------------------------------------------------------------- profiles
 
-PROFILES = 'expected "auto", "full", "full-validation", "quick" or "smoke".'
+PROFILES = 'expected "auto", "full", "full-validation", "long", "quick" or "smoke".'
 
 
 @pytest.mark.parametrize(
@@ -102,6 +102,10 @@ def test_parameters_get_their_value_for_the_profile():
         profiles.settle(namespace | {"PROFILE": "full"}, gpu=False)
     validated = {"EPOCHS": {"full": 9, "quick": 2}, "IMAGES": {"full": 50, "full-validation": 45, "quick": 45}}
     assert profiles.settle(validated | {"PROFILE": "full-validation"}, gpu=False) == {"EPOCHS": 9, "IMAGES": 45}
+    with pytest.raises(InputError, match='PROFILE is "long", which this notebook does not have: set "full"'):
+        profiles.settle(validated | {"PROFILE": "long"}, gpu=False)
+    validated["EPOCHS"]["long"] = 30
+    assert profiles.settle(validated | {"PROFILE": "long"}, gpu=False) == {"EPOCHS": 30, "IMAGES": 50}
     assert profiles.table({"SIDES": [16, 16, 24], "WIDTHS": [64, 176], "A": "b"}) == {
         "SIDES": "2×16, 24", "WIDTHS": "64, 176", "A": "b",
     }  # fmt: skip

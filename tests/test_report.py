@@ -59,6 +59,16 @@ def test_comparison_table_gives_mean_and_spread_over_seeds_or_says_that_it_is_on
     assert not {"one picture", "pictures/s"} & set(tables.comparison_table(saved(bare)).columns)
 
 
+def test_the_long_profile_has_a_row_and_a_finding_of_its_own(saved):
+    made = saved({"accuracy": 0.93}, {"accuracy": 0.95, "profile": "long"}, QUICK | {"accuracy": 0.8})
+    table = tables.comparison_table(made)
+    assert [*table["model"]] == ["Custom CNN", "Custom CNN, long"] and [*table["profile"]] == ["full", "long"]
+    findings = report.record_sections(made, {})["findings"]
+    assert "With the long profile, Custom CNN reaches 95.0% instead of 93.0% (+2.00 points, 95 % interval ±" in findings
+    alone = [record for record in made if record["profile"] == "long"]
+    assert tables.shown(alone) == tables.headline(alone) == [alone], "no row twice"
+
+
 def test_best_for_names_each_strength_once(saved):
     made = saved({"accuracy": 0.94, "parameter_count": 10}, RESNET | {"accuracy": 0.95})
     small, large = tables.best_for(tables.headline(made), SPEED)
