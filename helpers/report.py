@@ -18,7 +18,7 @@ import pandas as pd
 from helpers.files import REPOSITORY, InputError, duration, write_text
 from helpers.metrics import error_sentence
 from helpers.profiles import PROFILES
-from helpers.records import load, title
+from helpers.records import MODELS, load, title
 from helpers.tables import best_for, comparison_table, headline, markdown, shown
 
 MODEL_FILES = {  # in helpers/: their imports, and the notebooks whose cells tagged `model` follow
@@ -27,11 +27,14 @@ MODEL_FILES = {  # in helpers/: their imports, and the notebooks whose cells tag
     "keras_models": ("import keras\nfrom keras import layers\n\nfrom helpers import data", ["1_EDA_CIFAR10.ipynb"]),
 }  # fmt: skip
 
+THREE = [*MODELS][:3]  # the rest of them are beyond the three
+
 # ---------------------------------------------------------------------------------------- the sections
 
 
 def record_sections(records: list[dict], speed: dict[str, dict]) -> dict[str, str]:
-    """The parts of the pages that come from the records, by the name of their markers."""
+    """The parts of the pages that come from the records of the three models, by the name of their markers."""
+    records = [r for r in records if r["model"] in THREE]
     groups = headline(records)
     if not groups:
         return dict.fromkeys(("comparison", "per-class", "findings", "errors"), "No records yet: `python run.py`.")
@@ -107,11 +110,29 @@ def _gap(first: list[dict], second: list[dict]) -> tuple[float, float]:
     return _mean(second) - _mean(first), 1.96 * math.hypot(*errors)
 
 
+def beyond(records: list[dict], studied: list[dict]) -> dict[str, str]:
+    """The table of models beyond the three, from their records and from notebook 5's, which has findings, too."""
+    others = [r for r in records if r["model"] not in THREE]
+    shown_of = ["model", "test accuracy", "parameters", "training"]
+    rows = comparison_table(others).reindex(columns=shown_of).to_dict("records") if others else []
+    if not studied:
+        return {"beyond": markdown(pd.DataFrame(rows))} if rows else {}
+    best = min(studied, key=lambda r: PROFILES.index(r["profile"]))
+    for row in best["table"]:
+        bought = {name: f"{value:.1%}" for name, value in row.items() if name.endswith((" min", " epoch", " epochs"))}
+        rows.append({"model": row["model"], **bought, "parameters": f"{row['parameters'] / 1e6:.2f} M",
+                     "forward": f"{row['operations'] / 1e6:.0f} MFLOP",
+                     "pictures/s": f"{row['pictures a second']:,.0f}"})  # fmt: skip
+    note = f"Test accuracy after the same minutes or epochs; profile {best['profile']}, {best['device']}."
+    findings = "\n".join(f"- {finding}" for finding in best["findings"])
+    return {"beyond": f"{markdown(pd.DataFrame(rows).fillna(''))}\n\n{note}\n\n{findings}"}
+
+
 def sections(folder: Path) -> dict[str, str]:
     """Every generated part of README.md and docs/ from results/ (`folder`), by the name of its markers."""
     saved = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("benchmarks/*.json")}
     speed = {row["model"]: row for row in saved.get("inference", {}).get("measurements", [])}
-    found = record_sections(load(folder), speed)
+    found = record_sections(load(folder), speed) | beyond(load(folder), load(folder / "architectures"))
     earlier = [{
         "model": title(r),
         "test accuracy": f"{r['test']['accuracy']:.2%}",

@@ -75,7 +75,7 @@ def test_best_for_names_each_strength_once(saved):
     assert small == "the shortest training, the smallest file, many pictures"
     assert large == "the highest accuracy, one picture at once"
     assert f"| {small} |\n" in report.record_sections(made, SPEED)["comparison"]
-    assert small not in report.record_sections(saved({"model": "my_own"}), SPEED)["comparison"], (
+    assert small not in report.record_sections(made, {"custom_cnn": SPEED["custom_cnn"]})["comparison"], (
         "not measured for all of them"
     )
 
@@ -100,6 +100,21 @@ def test_sections_come_from_the_records(saved):
     said = metrics.error_sentence(made[0]["test"], data.CLASS_NAMES)
     assert sections["errors"].splitlines() == [f"- **Custom CNN**: {said}", f"- **ResNet-18**: {said}"]
     assert set(report.record_sections([], {}).values()) == {"No records yet: `python run.py`."}
+
+
+def test_models_beyond_the_three_have_a_table_of_their_own(saved):
+    own = saved({"accuracy": 0.94}, {"model": "my_own", "accuracy": 0.911})
+    assert "my_own" not in report.record_sections(own, {})["comparison"]
+    vit = {"model": "Vision Transformer", "15 min": 0.75, "8 epochs": 0.7, "epochs": 20, "train": 0.8,
+           "parameters": 1_234_567, "operations": 8e7, "pictures a second": 1_000.4}  # fmt: skip
+    study = {"profile": "quick", "device": "one CPU", "table": [vit], "findings": ["Time is what it lacks."]}
+    text = report.beyond(own, [study, study | {"profile": "smoke", "table": []}])["beyond"]
+    header, _, mine, theirs, *rest = text.splitlines()
+    assert header == "| model | test accuracy | parameters | training | 15 min | 8 epochs | forward | pictures/s |"
+    assert mine == "| my_own | 91.10% (one run) | 1.23 M | 1.0 min |  |  |  |  |"
+    assert theirs == "| Vision Transformer |  | 1.23 M |  | 75.0% | 70.0% | 80 MFLOP | 1,000 |"
+    assert "profile quick, one CPU." in rest[1] and rest[-1] == "- Time is what it lacks."
+    assert report.beyond(own, [])["beyond"].count("\n") == 2 and report.beyond(own[:1], []) == {}
 
 
 @pytest.mark.parametrize(
