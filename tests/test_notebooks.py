@@ -374,7 +374,7 @@ def test_notebooks_that_come_after_run_on_the_stand_in_without_what_is_optional(
     assert {row["corruption"] for row in trust["corruptions"]} >= {"fog", "JPEG", "glass blur"}
 
     table = {row["model"]: row for row in architectures["table"]}
-    assert [*sorted(table)] == sorted(networks) and max(row["same epochs"] for row in table.values()) > 0.15
+    assert len(table) == len(networks) and max(row["1 epoch"] for row in table.values()) > 0.15
     assert all(10_000 < row["parameters"] < 6e6 and row["pictures a second"] > 0 for row in table.values())
     assert {row["policy"] for row in architectures["augmentation"]} == {"none", "TrivialAugment and CutMix"}
 
