@@ -123,11 +123,11 @@ def image_rows(
 def confident_errors(images: np.ndarray, errors: pd.DataFrame, class_names: tuple[str, ...], title: str) -> Figure:
     """The images of `metrics.confident_errors`, each with its true and predicted class and the probability."""
     names, rows = short(class_names), -(-max(len(errors), 1) // 5)
-    fig, axes = headed(title, rows, 5, figsize=(9, 2.35 * rows + 0.5), squeeze=False)
+    fig, axes = headed(title, rows, 5, figsize=(9, 2.1 * rows + 0.4), squeeze=False)
     for ax in axes.flat:
         ax.set_axis_off()
     for ax, error in zip(axes.flat, errors.itertuples()):
         ax.imshow(images[error.index])
-        said = f'says "{names[error.predicted]}" ({error.probability:.0%})\nis labelled "{names[error.true]}"'
+        said = f'says "{names[error.predicted]}" ({error.probability:.2%})\nis labelled "{names[error.true]}"'
         ax.set_title(said, fontsize=9, weight="normal", loc="center")
     return fig

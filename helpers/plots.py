@@ -76,7 +76,8 @@ def _curve(
             ax.plot(source["epoch"], source[f"{part}_{score}"], line, alpha=alpha, label=prefix + label,
                     color=color, marker="o", markersize=3.5)  # fmt: skip
     ax.set_xlabel("epoch")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlim(0.5, ax.dataLim.x1 + 0.5)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     ax.grid(axis="y", alpha=0.3)
 
 
@@ -99,6 +100,7 @@ def learning_rates(rates: list[float], steps_per_epoch: int, title: str) -> Figu
     ax.plot(np.arange(len(rates)) / steps_per_epoch, rates, color=COLORS[0])
     ax.set(xlabel="epoch", ylabel="learning rate", title=title)
     ax.set_ylim(bottom=0)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     ax.grid(axis="y", alpha=0.3)
     return fig
 
@@ -111,7 +113,7 @@ def confusion_matrix(test: dict, class_names: tuple[str, ...], title: str) -> Fi
     few = len(matrix) <= 25  # else nobody could read the numbers
     fig, ax = plt.subplots(figsize=(7.6, 6.4) if few else (11, 9.4))
     sns.heatmap(errors, annot=False, cmap="cividis", square=True, linewidths=0.5, xticklabels=names, yticklabels=names,
-                cbar_kws={"label": "misclassified images", "shrink": 0.8}, ax=ax)  # fmt: skip
+                cbar_kws={"label": "colours: misclassified images", "shrink": 0.8}, ax=ax)  # fmt: skip
     dark = np.nanmax(errors) * 0.55 if errors.size > 1 else 0
     for (row, column), value in np.ndenumerate(matrix if few else np.empty((0, 0))):
         right = row == column
@@ -231,12 +233,15 @@ def performance(
     loss.set_ylabel("cross-entropy (nats)")
     accuracy.set_ylabel("accuracy")
     _percent(accuracy.yaxis)
-    accuracy.legend(fontsize=9, loc="lower right", bbox_to_anchor=(1, 0.08))
-    bars = right.barh(short(table.index), table["recall"], color=COLORS[0])
-    right.set(xlabel="share of the class that is recognised (recall)", title="Recall by class", xlim=(0, 1))
+    accuracy.legend(fontsize=9, loc="lower right", bbox_to_anchor=(1, 0.08), frameon=True, framealpha=1, edgecolor="w")
+    recall = table["recall"].sort_values()
+    least = max(recall.min() - 0.02, 0)
+    right.hlines(range(len(recall)), least, recall, color="0.75", linewidth=2, zorder=1)
+    right.plot(recall, range(len(recall)), "o", color=COLORS[0])
+    right.set_yticks(range(len(recall)), short(recall.index))
+    right.set(xlabel="share of the class that is recognised", title="Recall by class", xlim=(least, 1))
     _percent(right.xaxis)
-    right.bar_label(bars, [f"{value:.0%}" for value in table["recall"]], padding=3, fontsize=9)
-    right.invert_yaxis()
+    right.grid(axis="x", alpha=0.3)
     _explain(fig, choice)
     return fig
 

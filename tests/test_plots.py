@@ -48,8 +48,8 @@ def test_confident_errors_names_both_classes_and_the_probability():
     assert fig.get_suptitle() == "The most confident errors"
     first, second = (ax for ax in fig.axes if ax.images)
     np.testing.assert_array_equal(first.images[0].get_array(), IMAGES[7])
-    assert first.get_title() == 'says "dog" (99%)\nis labelled "cat"'
-    assert second.get_title() == 'says "bird" (90%)\nis labelled "airplane"'
+    assert first.get_title() == 'says "dog" (98.70%)\nis labelled "cat"'
+    assert second.get_title() == 'says "bird" (90.00%)\nis labelled "airplane"'
     for count in (0, 1, 7):
         some = plots.confident_errors(IMAGES, pd.concat([errors] * 4)[:count], NAMES, "Errors")
         assert sum(bool(ax.images) for ax in some.axes) == count
@@ -130,7 +130,8 @@ def test_performance_shows_the_test_accuracy_and_the_recall_of_each_class():
     assert labels(accuracy.get_legend().get_texts()) == ["train", "validation", "test, at the end"]
     assert set(accuracy.lines[2].get_ydata()) == {SCORES["accuracy"]}
     np.testing.assert_array_equal(loss.lines[1].get_ydata(), HISTORY["validation_loss"])
-    assert [bar.get_width() for bar in right.patches] == list(TABLE["recall"])
+    assert list(right.lines[0].get_xdata()) == sorted(TABLE["recall"])
+    assert labels(right.get_yticklabels()) == list(TABLE["recall"].sort_values().index)
 
 
 def test_feature_map_stacks_name_every_slab():
@@ -146,7 +147,7 @@ def test_gradient_sizes_have_a_panel_a_depth_and_one_for_the_loss():
     pairs = [(depth, skip) for depth in (18, 66) for skip in (True, False)]
     sizes = {(*pair, step): [0.1] * pair[0] for pair in pairs for step in (0, 80)}
     fig = plots.gradient_sizes(sizes, {pair: [2.0, 1.0, 0.9] for pair in pairs}, "Skip connections help")
-    assert [ax.get_title(loc="left").split(" (")[0] for ax in fig.axes] == ["18 layers", "66 layers", "Loss"]
+    assert [ax.get_title(loc="left") for ax in fig.axes] == ["18 layers", "66 layers", "Loss"]
     assert "without skip, after 80 steps" in labels(fig.axes[0].get_legend().get_texts())
 
 
