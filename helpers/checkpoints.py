@@ -39,8 +39,7 @@ def save(checkpoint: Path, state: dict, settings: dict, history: list[dict]) -> 
     A full disk or a read-only folder costs the checkpoint, not the run: it is said in a line.
     """
     content = {name: part.state_dict() for name, part in state.items()}
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    content |= {"settings": settings, "history": history, "random": torch.get_rng_state(), "cuda": cuda}
+    content |= {"settings": settings, "history": history, "random": torch.get_rng_state()}
     try:
         with replacing(checkpoint) as part:
             torch.save(content, part)
@@ -72,8 +71,6 @@ def resume(checkpoint: Path, state: dict, settings: dict) -> list[dict]:
     for name, part in state.items():
         part.load_state_dict(saved[name])
     torch.set_rng_state(saved["random"])
-    if saved["cuda"] and len(saved["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(saved["cuda"])
     if saved["history"]:
         done = f"{len(saved['history'])} of {count(settings['epochs'], 'epoch')}"
         print(f"Resumed: {done} are done. To start afresh, delete")

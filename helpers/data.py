@@ -3,18 +3,14 @@
     cifar = load_cifar10()               # or load_cifar10("some/folder"), or load_cifar10("stand-in")
     train, validation = split(cifar.train_labels, validation_size=5_000, seed=0)
 
-    python -m helpers.data               # says where CIFAR-10 is and whether it is the official data
-
 Data set: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
 import pickle
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,14 +93,9 @@ def load_cifar10(root: str | os.PathLike | None = None, *, download: bool = True
 
     Raises DataError, naming what was found, what was expected and what to do.
     """
-    return _find(root, download)[0]
-
-
-def _find(root: str | os.PathLike | None, download: bool) -> tuple[Cifar10, Path | None]:
-    """`load_cifar10`, and the folder that served it (None: the stand-in)."""
     named = os.environ.get("CIFAR10_ROOT") if root is None else str(root)
     if named == STAND_IN:
-        return stand_in(), None
+        return stand_in()
     if root is not None and not named:
         raise DataError("the folder's name is empty (a variable that is not set?): name one, or leave it out.")
     target, problems = Path(os.path.expanduser(named or REPOSITORY / "data")), []
@@ -119,7 +110,7 @@ def _find(root: str | os.PathLike | None, download: bool) -> tuple[Cifar10, Path
             if folder := _folder(place):
                 cifar = _read(folder, name)
                 print("".join(f"{str(problem).splitlines()[0]}\n" for problem in problems), end="", flush=True)
-                return cifar, folder
+                return cifar
         except DataError as error:
             problems.append(error)
         except OSError as error:
@@ -130,7 +121,7 @@ def _find(root: str | os.PathLike | None, download: bool) -> tuple[Cifar10, Path
     try:
         if download:
             source = places[target] + fetch.fetch(target)
-            return _read(folder := _folder(target), source), folder
+            return _read(_folder(target), source)
     except fetch.FetchError as error:
         failure = f", and the download failed: {error}"
     found = "\n  ".join([f"CIFAR-10 was not found{failure}\nLooked in:", *dict.fromkeys(places.values())])
@@ -275,24 +266,3 @@ def subset(labels: np.ndarray, *, size: int, seed: int = 0) -> np.ndarray:
     take[np.argsort(take - share, kind="stable")[: size - take.sum()]] += 1  # largest remainders first
     chosen = [generator.permutation(np.flatnonzero(labels == c))[:k] for c, k in zip(classes, take)]
     return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, np.int64)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m helpers.data", description="Find or fetch CIFAR-10 and check it.")
-    parser.add_argument("--root", help="the folder to look in and download into (default: the usual places, ./data)")
-    parser.add_argument("--check", action="store_true", help="look on this machine only; no download")
-    arguments = parser.parse_args()
-    try:
-        cifar, folder = _find(arguments.root, download=not arguments.check)
-    except DataError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Stopped. What has arrived is kept, and the next call goes on there.", file=sys.stderr)
-        return 130
-    print(cifar, cifar.fingerprint, *([f"Where: {folder}"] if folder else []), sep="\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

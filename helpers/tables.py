@@ -103,9 +103,7 @@ def _run_row(record: dict, mine: dict, base: dict) -> dict:
     """One run in a line; "mark" is "this run" or nothing."""
     old, new = ({**r["hyperparameters"], "architecture": r.get("architecture")} for r in (base, record))
     changes = [f"{key}: {old.get(key)} → {new.get(key)}" for key in new | old if old.get(key) != new.get(key)]
-    row = {
-        "unlike the record in results/": "; ".join(changes) or ("nothing" if record is base else "nothing (run again)")
-    }
+    row = {"changed values": "; ".join(changes) or ("none" if record is base else "none (run again)")}
     ours, theirs = ((r["history"] or [{}])[-1].get("validation_accuracy") for r in (mine, record))
     if theirs is None:
         return row | {"test accuracy": record["test"]["accuracy"], "mark": "this run" if record is mine else ""}

@@ -7,7 +7,6 @@ import pickle
 import re
 import subprocess
 import sys
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -142,18 +141,6 @@ def test_damaged_archive_is_named_and_left(shelf, content):
     found, expected = f"{len(content):,} bytes with MD5 {md5(content)}", f"{len(CONTENT):,} with {md5(CONTENT)}"
     assert f"{shelf / ARCHIVE} is damaged: {found}, expected {expected}." in error_of(shelf)
     assert [path.name for path in shelf.iterdir()] == [ARCHIVE]
-
-
-def test_command_says_where_or_prints_one_error(shelf, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["helpers.data", "--check", "--root", str(shelf)])
-    assert data.main() == 1
-    assert capsys.readouterr().err.startswith("no CIFAR-10 in")
-    folder = write_folder(shelf)
-    assert data.main() == 0
-    assert "official, SHA-256 checked; from the folder you named\nsha256:" in (out := capsys.readouterr().out)
-    assert f"\nWhere: {folder}\n" in out
-    monkeypatch.setattr(data, "from_arrays", Mock(side_effect=KeyboardInterrupt))
-    assert data.main() == 130
 
 
 def test_real_data_is_that_of_every_record_and_has_this_mean_and_standard_deviation(cifar):

@@ -215,13 +215,13 @@ def test_runs_of_a_model_are_compared_image_by_image_and_the_best_comes_first(re
         return end(begin(VALIDATION_IMAGES=100, **values), history=history)
 
     ran(0.60, 60)
-    assert list(tables.runs(ran(0.60, 60)).data.iloc[0]) == ["nothing", "60.00%", "", "", "this run, best"]
+    assert list(tables.runs(ran(0.60, 60)).data.iloc[0]) == ["none", "60.00%", "", "", "this run, best"]
     worse, better = ran(0.50, 50, EPOCHS=2, LEARNING_RATE=0.2), ran(0.62, 62, WIDTH=8, architecture="bbbb2222")
     files.write_text(worse.with_name("custom_cnn-full-seed7.json"), "no record")
     table = tables.runs(better).data
     assert table.values.tolist() == [
         ["WIDTH: None → 8; architecture: aaaa1111 → bbbb2222", "62.00%", "", "", "this run, best"],
-        ["nothing", "60.00%", "+2.00 points", "may be (p = 0.5)", ""],
+        ["none", "60.00%", "+2.00 points", "may be (p = 0.5)", ""],
         ["LEARNING_RATE: 0.1 → 0.2", "50.00%", "+12.00 points", "hardly (p = 0.00049)", ""],
     ]
     assert list(tables.runs(worse).data.iloc[:, -1]) == ["best", "", "this run"]
