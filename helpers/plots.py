@@ -22,6 +22,7 @@ from helpers.figures import confident_errors as confident_errors
 from helpers.figures import image_rows as image_rows
 from helpers.figures import save as save
 from helpers.figures import use as use
+from helpers.tables import quickest
 
 
 def _percent(axis) -> None:
@@ -259,7 +260,7 @@ def model_comparison(groups: list[list[dict]], claims: dict[str, tuple[float, fl
         place = [*records.MODELS, key].index(key)  # a model keeps its colour, whichever others are there
         accuracy = np.mean([r["test"]["accuracy"] for r in group])
         bounds = np.mean([r["test"]["accuracy_interval_95"] for r in group], axis=0)
-        minutes = group[0]["train_seconds"] / 60
+        minutes = quickest(group) / 60
         style, label = {"color": COLORS[place], "markersize": 9}, f"{records.title(group[0])}: {accuracy:.1%}"
         for ax, mine in zip(axes, (group[0]["parameter_count"] / 1e6, minutes)):
             bar = ax.errorbar(mine, accuracy, np.abs(bounds - accuracy)[:, None], fmt=MARKERS[place], capsize=4,

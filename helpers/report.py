@@ -19,7 +19,7 @@ from helpers.files import REPOSITORY, InputError, duration, write_text
 from helpers.metrics import error_sentence
 from helpers.profiles import PROFILES
 from helpers.records import MODELS, load, title
-from helpers.tables import best_for, comparison_table, headline, markdown, shown
+from helpers.tables import best_for, comparison_table, headline, markdown, quickest, shown
 
 MODEL_FILES = {  # in helpers/: their imports, and the notebooks whose cells tagged `model` follow
     "models": ("from torch import nn\nfrom torch.nn import functional as F",
@@ -94,7 +94,7 @@ def _long_findings(records: list[dict]) -> list[str]:
     return [
         f"With the long profile, {title(long[0])} reaches {_mean(long):.1%} instead of {_mean(full):.1%} "
         f"({100 * _gap(full, long)[0]:+.2f} points, 95 % interval ±{100 * _gap(full, long)[1]:.2f}), after "
-        f"{duration(long[0]['train_seconds'])} of training instead of {duration(full[0]['train_seconds'])}."
+        f"{duration(quickest(long))} of training instead of {duration(quickest(full))}."
         for (model, profile), long in groups.items()
         if profile == "long" and (full := groups.get((model, "full")))
     ]
