@@ -87,8 +87,10 @@ def main() -> None:
     for name, title in MODELS.items():
         full = predict.weights_path(name)
         chosen = full.with_name(f"{name}-full-validation-seed0.safetensors")
-        if not (full.exists() and chosen.exists()):
-            print(f"{title}: skipped, without the weights of both its full runs.")
+        recipes = [known.get((name, profile, 0), {}).get("hyperparameters", {}).get("EPOCHS")
+                   for profile in ("full", "full-validation")]  # fmt: skip
+        if not (full.exists() and chosen.exists()) or recipes[0] != recipes[1]:
+            print(f"{title}: skipped, without the weights of both its full runs of one recipe.")
             continue
         ask = predict.load(name, chosen).answer
         logits, lengths = ask(images)
