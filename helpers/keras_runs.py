@@ -24,6 +24,9 @@ from helpers import cells, weights
 from helpers.files import REPOSITORY, InputError, Stopped, count, first_line, relative, replacing
 from helpers.metrics import refuse_infinite
 
+with contextlib.suppress(ImportError):
+    import triton  # noqa: F401  before TensorFlow: after it, the import by PyTorch's optimizers ends the process
+
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 standard_error = os.dup(2)
 with open(os.devnull, "w") as nowhere:  # where TensorFlow's start-up messages may go

@@ -214,7 +214,7 @@ def _torch(name: str, path: Path, temperature: float) -> tuple[Callable, object]
                 module.both(part.permute(0, 3, 1, 2))
                 for part in torch.from_numpy(np.ascontiguousarray(images)).split(250)
             ]
-        return tuple(torch.cat(part).numpy() for part in zip(*parts))
+        return tuple(torch.cat(part).float().numpy() for part in zip(*parts))
 
     return answer, module
 
