@@ -25,7 +25,7 @@ from helpers.files import REPOSITORY, InputError, Stopped, count, first_line, re
 from helpers.metrics import refuse_infinite
 
 with contextlib.suppress(ImportError):
-    import triton  # noqa: F401  before TensorFlow: after it, the import by PyTorch's optimizers ends the process
+    import triton  # noqa: F401  before TensorFlow: after it, its import by PyTorch ends the process (two LLVMs)
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 standard_error = os.dup(2)

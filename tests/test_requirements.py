@@ -34,6 +34,7 @@ BROUGHT = {
     "packaging",
     "psutil",
     "traitlets",
+    "triton",
     "yaml",
 }
 
