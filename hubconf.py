@@ -18,5 +18,5 @@ def custom_cnn():
 
 
 def resnet18():
-    """(n, 3, height, width) uint8 or 0..1 -> (n, 10) logits, calibrated once docs/predict.md has it; 11.2 M."""
+    """(n, 3, height, width) uint8 or 0..1 -> (n, 10) calibrated logits; 11.2 M parameters."""
     return _pretrained("resnet18")

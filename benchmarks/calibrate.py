@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 import skimage.data
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, logsumexp, softmax
+from scipy.special import log_softmax, logsumexp
 from sklearn.datasets import load_digits, load_sample_images
 from sklearn.metrics import roc_auc_score
 
@@ -24,11 +24,9 @@ from helpers import data, metrics, predict
 from helpers.files import relative, write_text
 from helpers.records import MODELS, choice, load
 
-SCORES: dict[str, Callable] = {  # of logits and lengths of features: high for CIFAR-10
-    "highest probability": lambda logits, lengths: softmax(logits, 1).max(1),
+SCORES: dict[str, Callable] = predict.SCORES | {  # and two that the flag never uses
     "highest logit": lambda logits, lengths: logits.max(1),
     "energy": lambda logits, lengths: logsumexp(logits, 1),
-    "length of the features": lambda logits, lengths: lengths,
 }
 PHOTOGRAPHS = {"astronaut": "", "camera": "", "chelsea": "cat", "coffee": "", "coins": "", "hubble_deep_field": "",
                "rocket": "", "horse": "horse"}  # scikit-image's, and those of the ten classes  # fmt: skip
@@ -64,6 +62,11 @@ def _parts(pictures: list[np.ndarray], random: np.random.Generator, each: int = 
     return np.stack(found)
 
 
+def _area(own: np.ndarray, others: np.ndarray) -> float:
+    """Under the ROC curve between CIFAR-10's scores and others: 1 tells all of them apart, 0.5 none."""
+    return roc_auc_score([1] * len(own) + [0] * len(others), [*own, *others])
+
+
 def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """By which the logits are divided for the lowest loss on these images."""
 
@@ -94,13 +97,14 @@ def main() -> None:
         ask = predict.load(name, chosen).answer
         logits, lengths = ask(images)
         there = {kind: ask(pictures) for kind, pictures in others.items()}
-        scale, least = temperature(logits, labels), float(np.quantile(lengths, 0.05))
+        scale, means = temperature(logits, labels), {}
         for score, value in SCORES.items():
-            own, row = value(logits, lengths), {"model": title, "score": score}
-            for kind, found in there.items():
-                both = np.concatenate([own, value(*found)])
-                row[kind] = f"{roc_auc_score(np.arange(len(both)) < len(own), both):.3f}"
-            scores.append(row)
+            own, row = value(logits / scale, lengths), {"model": title, "score": score}
+            areas = {kind: _area(own, value(found[0] / scale, found[1])) for kind, found in there.items()}
+            means[score] = np.mean([*areas.values()])
+            scores.append(row | {kind: f"{area:.3f}" for kind, area in (areas | {"mean": means[score]}).items()})
+        score = max(predict.SCORES, key=means.get)
+        least = float(np.quantile(SCORES[score](logits / scale, lengths), 0.05))
         ask = predict.load(name, full).answer
         logits, lengths = ask(tests)
         error = {part: metrics.expected_calibration_error(logits / by, test_labels)
@@ -110,17 +114,21 @@ def main() -> None:
         before.append({"model": title, "temperature": f"{scale:.3f}",
                        "calibration error": f"{error['before']:.4f}", "with the temperature": f"{error['after']:.4f}",
                        "loss": f"{nll['before']:.4f}", "with the temperature ": f"{nll['after']:.4f}"})  # fmt: skip
-        refused = float((lengths < least).mean())
-        accepted = {kind: float((ask(pictures)[1] >= least).mean()) for kind, pictures in others.items()}
-        rates.append({"model": title, "CIFAR-10's test images refused": f"{refused:.1%}"}
+
+        def passed(logits: np.ndarray, lengths: np.ndarray, score=score, scale=scale, least=least) -> float:
+            return float((SCORES[score](logits / scale, lengths) >= least).mean())
+
+        refused = 1 - passed(logits, lengths)
+        accepted = {kind: passed(*ask(pictures)) for kind, pictures in others.items()}
+        rates.append({"model": title, "by": score, "CIFAR-10's test images refused": f"{refused:.1%}"}
                      | {f"{kind} accepted": f"{rate:.0%}" for kind, rate in accepted.items()})  # fmt: skip
-        measured.append({"model": name, "temperature": scale, "least": least, "calibration_error": error,
-                         "refused": refused, "accepted": accepted})  # fmt: skip
+        measured.append({"model": name, "temperature": scale, "score": score, "least": least,
+                         "calibration_error": error, "refused": refused, "accepted": accepted})  # fmt: skip
         if arguments.write and not arguments.quick:
             digits = hashlib.sha256(full.read_bytes()).hexdigest()
             record = known.get((name, "full", 0), {})
             assert record.get("weights_sha256", digits) == digits, f"{relative(full)} is not its record's"
-            content = {"sha256": digits, "temperature": round(scale, 4), "least": round(least, 4)}
+            content = {"sha256": digits, "temperature": round(scale, 4), "score": score, "least": round(least, 4)}
             write_text(full.with_suffix(".json"), json.dumps(content, indent=1) + "\n")
     counts = ", ".join(f"{len(pictures):,} {kind}" for kind, pictures in others.items())
     packages, script = ["torch", "keras", "scikit-image", "scikit-learn"], {"script": "calibrate"}

@@ -29,6 +29,10 @@ from helpers.records import MODELS
 WEIGHTS = REPOSITORY / "weights"
 BEST_FIRST = ("resnet18", "custom_cnn", "keras_baseline")
 UNLIKE = "none of the ten"  # the column that flags a picture unlike the training images
+SCORES = {  # low for such a picture: which one tells most of them apart was measured for each network
+    "highest probability": lambda logits, lengths: softmax(logits, 1).max(1),
+    "length of the features": lambda logits, lengths: lengths,
+}
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # Pillow opens others with outside programs
 LARGEST_FILE, LARGEST_PICTURE = 20_000_000, 50_000_000  # bytes, pixels
 
@@ -134,11 +138,12 @@ class Classifier:
 
     answer: images (n, 32, 32, 3) uint8 -> logits over the temperature (n, 10), and lengths of the features (n,).
     module: the network itself (PyTorch: `pretrained.Pretrained`; Keras: images -> logits and features).
-    least: features shorter than this are of no picture like CIFAR-10's; None where that was not measured.
+    score, least: a picture of which this one of `SCORES` is lower is unlike CIFAR-10's; None where not measured.
     """
 
-    def __init__(self, name: str, answer: Callable, module: object, temperature: float, least: float | None):
-        self.name, self.answer, self.module, self.temperature, self.least = name, answer, module, temperature, least
+    def __init__(self, name: str, answer: Callable, module: object, known: dict):
+        self.name, self.answer, self.module, self.temperature = name, answer, module, known.get("temperature", 1.0)
+        self.score, self.least = known.get("score"), known.get("least")
 
     def __call__(self, pictures: object, fit: str = "crop") -> pd.DataFrame:
         """pictures: one of `pixels`, a list of them, or an array (n, height, width, channels)."""
@@ -151,7 +156,8 @@ class Classifier:
             return pd.DataFrame(columns=[*CLASS_NAMES, UNLIKE])
         logits, lengths = self.answer(np.stack(images))
         table = pd.DataFrame(softmax(logits.astype(np.float64), 1), columns=CLASS_NAMES)
-        return table.assign(**{UNLIKE: None if self.least is None else lengths < self.least})
+        unlike = None if self.least is None else SCORES[self.score](logits, lengths) < self.least
+        return table.assign(**{UNLIKE: unlike})
 
 
 def at_hand() -> list[str]:
@@ -165,7 +171,7 @@ def weights_path(name: str) -> Path:
 
 
 def calibration(path: Path) -> dict:
-    """What stands beside a file of weights: its "sha256", "temperature" and "least" length of features.
+    """What stands beside a file of weights: its "sha256", "temperature", and the "least" value of a "score".
 
     Raises InputError where the file is missing, or another one than that.
     """
@@ -197,8 +203,7 @@ def load(name: str = "", path: Path | None = None) -> Classifier:
         raise InputError(f'there is no model "{name}": expected {", ".join(BEST_FIRST)}.')
     known = {} if path else calibration(weights_path(name))
     make = _keras if name == "keras_baseline" else _torch
-    temperature = known.get("temperature", 1.0)
-    return Classifier(name, *make(name, path or weights_path(name), temperature), temperature, known.get("least"))
+    return Classifier(name, *make(name, path or weights_path(name), known.get("temperature", 1.0)), known)
 
 
 def _torch(name: str, path: Path, temperature: float) -> tuple[Callable, object]:
