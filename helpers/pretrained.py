@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from helpers import models, weights
 from helpers.data import CLASS_NAMES, MEAN, STD
@@ -43,9 +42,17 @@ class Pretrained(nn.Module):
         if (height, width) != (32, 32):
             side = min(height, width)
             top, left = (height - side) // 2, (width - side) // 2
-            x = F.interpolate(x[:, :, top : top + side, left : left + side], (32, 32), mode="area")
+            covered = _covered(side).to(x)
+            x = covered @ x[:, :, top : top + side, left : left + side] @ covered.T
         features = self.features((x - self.mean) / self.std)
         return self.head(features) / self.temperature, features.norm(dim=1)
+
+
+def _covered(side: int) -> torch.Tensor:
+    """(32, side): the share that each of so many pixels has in each of 32, by how much of it they cover."""
+    step, pixel = side / 32, torch.arange(side)
+    start = torch.arange(32)[:, None] * step
+    return ((start + step).minimum(pixel + 1) - start.maximum(pixel)).clamp_min(0) / step
 
 
 def module(name: str, path: Path, temperature: float = 1.0) -> Pretrained:
