@@ -18,6 +18,7 @@ from IPython.display import display
 from matplotlib import font_manager, patheffects
 from matplotlib.figure import Figure
 
+from helpers import profiles
 from helpers.data import Cifar10
 from helpers.files import STAND_IN, output_folder, relative
 from helpers.records import differences, own_folder
@@ -60,10 +61,12 @@ def save(fig: Figure, name: str) -> None:
     read-only folder costs the file, not the run: it is said in a line.
     """
     title = fig.get_suptitle() or fig.axes[0].get_title(loc="left")
-    note = ", ".join(key if key == "architecture" else f"{key} = {value}" for key, value in differences(_run).items())
-    if note and note not in title:
-        title = f"{title}\n" + textwrap.fill(f"({note})", int(9 * fig.get_figwidth()))
-        if fig.get_suptitle():
+    changed = profiles.table(differences(_run))
+    note = ", ".join(key if key == "architecture" else f"{key} = {value}" for key, value in changed.items())
+    if note and f"({note})" not in title.replace("\n", " "):
+        above = bool(fig.get_suptitle())  # of the whole figure; else of axes, which begin further right
+        title = f"{title}\n" + textwrap.fill(f"({note})", int((9 if above else 6.5) * fig.get_figwidth()))
+        if above:
             fig.suptitle(title, x=0.01, ha="left")
         else:
             fig.axes[0].set_title(title)
