@@ -77,7 +77,8 @@ def watched(name: str) -> torch.nn.Module:
 def models() -> list[tuple[str, str]]:
     """Each model at hand, in words with its accuracy and speed, and its name."""
     folder, found = records.REPOSITORY / "results", []
-    known = {r["model"]: r["test"]["accuracy"] for r in records.load(folder) if r["profile"] == "full"}
+    full = [r for r in records.load(folder) if (r["profile"], r["seed"]) == ("full", 0)]  # whose weights these are
+    known = {r["model"]: r["test"]["accuracy"] for r in full}
     speeds = json.loads((folder / "benchmarks" / "inference.json").read_text(encoding="utf-8"))["measurements"]
     speed = {row["model"]: row["milliseconds"] for row in speeds}
     for name in predict.at_hand():
