@@ -126,8 +126,7 @@ def main() -> None:
                          "calibration_error": error, "refused": refused, "accepted": accepted})  # fmt: skip
         if arguments.write and not arguments.quick:
             digits = hashlib.sha256(full.read_bytes()).hexdigest()
-            record = known.get((name, "full", 0), {})
-            assert record.get("weights_sha256", digits) == digits, f"{relative(full)} is not its record's"
+            assert headline.get("weights_sha256", digits) == digits, f"{relative(full)} is not its record's"
             content = {"sha256": digits, "temperature": round(scale, 4), "score": score, "least": round(least, 4)}
             write_text(full.with_suffix(".json"), json.dumps(content, indent=1) + "\n")
     counts = ", ".join(f"{len(pictures):,} {kind}" for kind, pictures in others.items())
