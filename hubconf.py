@@ -1,9 +1,9 @@
 """The trained networks for torch.hub, with all that they need inside (helpers.pretrained.Pretrained).
 
-torch.hub.load("Rezaul33/Deep-Learning-Project-CIFAR-10-Image-Classifier", "resnet18")
+torch.hub.load("Rezaul33/Deep-Learning-Project-CIFAR-10-Image-Classifier", "resnet18", trust_repo=True)
 """
 
-dependencies = ["torch", "numpy", "pandas", "scipy", "PIL", "safetensors", "filelock", "pooch", "requests"]
+dependencies = ["torch", "numpy", "pandas", "scipy", "PIL", "safetensors", "filelock", "pooch", "requests", "tqdm"]
 
 
 def _pretrained(name: str):

@@ -50,6 +50,13 @@ def encoded(kind: str, **named: object) -> bytes:
     return buffer.getvalue()
 
 
+def scans(number: int) -> bytes:
+    """A small JPEG that takes long to decode: so many passes over its pixels."""
+    content = encoded("JPEG", progressive=True)
+    last = content.rindex(b"\xff\xda")
+    return content[:last] + content[last:-2] * number + content[-2:]
+
+
 def hostile(number: int, random: np.random.Generator, folder) -> tuple[str, bytes]:
     """A file that is no good picture: its name and its content."""
     kind = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")[number % 6]
@@ -64,6 +71,8 @@ def hostile(number: int, random: np.random.Generator, folder) -> tuple[str, byte
                 content[place] = int(random.integers(0, 256))
         case 3:
             content = bomb(folder / "bomb.png", int(random.integers(8_000, 60_000))).read_bytes()
+        case 4 if kind == "JPEG":
+            content = scans(1_000)
         case 4:
             content = random.choice([b"", b"%PDF-1.7", b"<svg/>", b"GIF89a", b"MZ", random.bytes(10_000)])
     return name, bytes(content)
@@ -75,30 +84,36 @@ class Client:
     def __init__(self, address: str):
         self.address, self.web = f"{address}/gradio_api", requests.Session()
         config = self.web.get(f"{address}/config", timeout=PATIENCE).json()
-        uploads = {one["id"] for one in config["components"] if one["props"].get("label", "").startswith("A picture")}
-        self.function = next(one["id"] for one in config["dependencies"] if one["targets"][0][0] in uploads)
+        labels = {one["id"]: one["props"].get("label") or "" for one in config["components"]}
+        self.functions = {labels[one["targets"][0][0]].partition(":")[0]: one["id"] for one in config["dependencies"]}
+
+    def run(self, label: str, *given: object) -> list | None:
+        """What the function of the component with this label first puts out; None where that is nothing."""
+        me = uuid.uuid4().hex
+        work = {"data": given, "fn_index": self.functions[label], "session_hash": me}
+        self.web.post(f"{self.address}/queue/join", json=work, timeout=PATIENCE).raise_for_status()
+        stream = self.web.get(f"{self.address}/queue/data", params={"session_hash": me}, stream=True, timeout=PATIENCE)
+        with stream:
+            for line in stream.iter_lines():
+                message = json.loads(line[5:]) if line.startswith(b"data:") else {}
+                if "output" in message:
+                    return message["output"].get("data")
+        return None
 
     def ask(self, name: str, content: bytes, model: str = "custom_cnn") -> str:
         """What the page answers, as HTML, or why the upload itself was refused."""
         sent = self.web.post(f"{self.address}/upload", files={"files": (name, content)}, timeout=PATIENCE)
         if sent.status_code != 200:
             return f"refused: {sent.status_code}"
-        file, me = {"path": sent.json()[0], "meta": {"_type": "gradio.FileData"}}, uuid.uuid4().hex
-        work = {"data": [file, model, "crop"], "fn_index": self.function, "session_hash": me}
-        self.web.post(f"{self.address}/queue/join", json=work, timeout=PATIENCE).raise_for_status()
-        stream = self.web.get(f"{self.address}/queue/data", params={"session_hash": me}, stream=True, timeout=PATIENCE)
-        for line in stream.iter_lines():
-            message = json.loads(line[5:]) if line.startswith(b"data:") else {}
-            if message.get("msg") == "process_completed":
-                return str(message["output"].get("data", [None] * 3)[2] or "refused: an error")
-        return "lost"
+        found = self.run("A picture", {"path": sent.json()[0], "meta": {"_type": "gradio.FileData"}}, model, "crop")
+        return str(found[2] or "refused: an error") if found else "lost"
 
 
 def main() -> None:
     arguments = options("page", __doc__).parse_args()
     bad, clients = (30, 10) if arguments.quick else (1_000, 200)
-    folder, random = Path(tempfile.mkdtemp()), np.random.default_rng(0)
-    env = os.environ | {"PYTHONPATH": str(REPOSITORY), "GRADIO_TEMP_DIR": str(folder / "uploads")}
+    folder, uploads, random = Path(tempfile.mkdtemp()), Path(tempfile.mkdtemp()), np.random.default_rng(0)
+    env = os.environ | {"PYTHONPATH": str(REPOSITORY), "TMPDIR": str(uploads)}
     page = subprocess.Popen([sys.executable, "-m", "further.page", "--no-browser"], env=env, cwd=REPOSITORY,
                             stdout=subprocess.PIPE, text=True)  # fmt: skip
     address = re.search(r"http://[\d.:]+", page.stdout.readline())[0]
@@ -122,7 +137,7 @@ def main() -> None:
         with ThreadPoolExecutor(clients) as pool:
             found = list(pool.map(timed, range(clients)))
         more = (process.memory_info().rss - memory) / 1e6
-        kept = sum(path.is_file() for path in (folder / "uploads").rglob("*"))
+        kept = sum(path.is_file() for path in uploads.rglob("*"))
     finally:
         page.terminate()
     waits = sorted(one[1] for one in found)

@@ -25,7 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a Space starts this file alone
 os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_SHARE": "False", "HF_HUB_OFFLINE": "1"}
-os.environ.setdefault("GRADIO_TEMP_DIR", tempfile.mkdtemp(prefix="cifar10-page-"))
+os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="cifar10-page-")  # not a folder with anything else in it
 
 import gradio as gr
 import numpy as np
@@ -40,12 +40,12 @@ from helpers import data, predict, records
 from helpers.files import InputError
 from helpers.pretrained import Pretrained
 
+UPLOADS = Path(os.environ["GRADIO_TEMP_DIR"]).resolve()
 PATIENCE = 30  # seconds for an answer
-Image.MAX_IMAGE_PIXELS = predict.LARGEST_PICTURE // 2  # Pillow refuses twice as many
 SHOWN = 360  # pixels of a picture's longer side on the page
 EXAMPLES = {"a cat": "chelsea", "a horse": "horse", "a rocket": "rocket", "a cup": "coffee"}  # free, in scikit-image
-CLOSED = ("proxy=", "dev/", "vibe", "undo-vibe", "monitoring", "process_recording", "run-history", "runs", "info",
-          "openapi.json", "custom_component", "call/")  # routes of Gradio's that this page has no use for  # fmt: skip
+OPEN = ("config", "assets/", "static/", "theme.css", "queue/", "upload", "file=", "heartbeat/", "stream/",
+        "startup-events", "manifest.json", "favicon.ico")  # the routes of Gradio's that this page needs  # fmt: skip
 CSS = """
 footer {display: none !important} .gradio-container {max-width: 60rem !important; margin: auto !important}
 .answer {display: flex; flex-wrap: wrap; gap: 1rem} .answer figure {margin: 0; flex: 1 1 4.5rem; max-width: 16rem}
@@ -58,7 +58,7 @@ footer {display: none !important} .gradio-container {max-width: 60rem !important
 """
 ABOUT = """# What does the network see?
 Trained on the 50,000 small photographs that CIFAR-10 has for it, it knows ten kinds of things: {}.
-Your pictures stay on {}: they are answered in memory and not kept."""
+Your pictures stay on {}; their files are deleted with the answer."""
 pool = ThreadPoolExecutor(4)
 torch.set_num_threads(1)  # several answers side by side, not one on all cores
 
@@ -82,7 +82,8 @@ def models() -> list[tuple[str, str]]:
     speeds = json.loads((folder / "benchmarks" / "inference.json").read_text(encoding="utf-8"))["measurements"]
     speed = {row["model"]: row["milliseconds"] for row in speeds}
     for name in predict.at_hand():
-        found.append((f"{records.MODELS[name]}: {known[name]:.1%} right, {speed[name]:.0f} ms a picture", name))
+        costs = f"{speed[name]:.0f} ms a picture (benchmark)"
+        found.append((f"{records.MODELS[name]}: {known[name]:.1%} right, {costs}", name))
     return found
 
 
@@ -112,8 +113,19 @@ def look_at(path: str) -> dict:
 
 
 async def unmoved(path: str) -> str:
-    """In the place of what Gradio does with an upload first: a copy, which fails where a twin's answer came before."""
+    """In the place of what Gradio does first with what a client names: a copy of the file, a download."""
     return path
+
+
+def received(payload: object) -> str | None:
+    """The path of what was uploaded here. (Gradio would take any other that a client names, and it is deleted then.)"""
+    path = Path(getattr(payload, "path", None) or "").resolve()
+    return str(path) if UPLOADS in path.parents else None
+
+
+def frame(payload: object) -> str:
+    """A picture of the camera, in base64."""
+    return (getattr(payload, "url", None) or "").partition(";base64,")[2]
 
 
 def answer(seen: dict, name: str, fit: str) -> str:
@@ -163,16 +175,23 @@ def opened(work: Callable, picture: object, name: str, fit: str) -> tuple[dict |
 def uploaded(path: str | None, name: str, fit: str) -> tuple:
     if path is None:
         return None, gr.skip(), gr.skip()
-    for _ in range(2):  # a twin's answer may have taken the file away, and is known then
+    for _ in range(2):
         seen, said = opened(look_at, path, name, fit)
-        if seen:
-            break
+        if seen or Path(path).exists():
+            break  # else a twin's answer has taken the file away, and is known now
     Path(path).unlink(missing_ok=True)
     return None, seen, said
 
 
-def streamed(frame: np.ndarray | None, name: str, fit: str) -> str:
-    return gr.skip() if frame is None else respond({fit: predict.pixels(frame, fit)}, name, fit)
+def glance(encoded: str, name: str, fit: str) -> str:
+    """The answer to a picture of the camera."""
+    with Image.open(io.BytesIO(base64.b64decode(encoded)), formats=predict.FORMATS) as image:
+        return answer({fit: predict.pixels(image, fit)}, name, fit)
+
+
+def streamed(encoded: str, name: str, fit: str) -> str:
+    found, problem = safely(glance, encoded, name, fit) if encoded else (gr.skip(), "")
+    return found or problem
 
 
 def build(place: str = "this machine") -> gr.Blocks:
@@ -185,16 +204,14 @@ def build(place: str = "this machine") -> gr.Blocks:
             fit = gr.Radio([("the middle", "crop"), ("all of it", "pad")], value="crop", label="Part of the picture")
         with gr.Tab("Picture"):
             upload = gr.Image(sources=["upload", "clipboard"], label="A picture: drop, paste or choose", height=180)
-            upload.async_move_resource_to_block_cache = unmoved
-            upload.preprocess = lambda payload: payload.path if payload else None  # `predict` reads the file
+            upload.async_move_resource_to_block_cache, upload.preprocess = unmoved, received  # `predict` reads it
             with gr.Row():
                 buttons = [gr.Button(f"Try {name}", size="sm") for name in EXAMPLES]
             found = gr.HTML(label="Answer")
         with gr.Tab("Camera"):
             small = gr.WebcamOptions(constraints={"video": {"width": 320, "height": 240}})
-            camera = gr.Image(
-                sources=["webcam"], streaming=True, type="numpy", webcam_options=small, label="Camera", height=300
-            )
+            camera = gr.Image(sources=["webcam"], streaming=True, webcam_options=small, label="Camera", height=300)
+            camera.async_move_resource_to_block_cache, camera.preprocess = unmoved, frame
             live = gr.HTML(label="Answer")
         busy = {"api_visibility": "private", "show_progress": "hidden"}
         seen = gr.State(None, time_to_live=3600)
@@ -204,6 +221,7 @@ def build(place: str = "this machine") -> gr.Blocks:
             button.click(example, [model, fit], [seen, found], **busy)
         for choice in (model, fit):
             choice.change(respond, [seen, model, fit], found, **busy)
+        busy["concurrency_limit"] = None  # a stream holds its place while its camera is open
         camera.stream(streamed, [camera, model, fit], live, stream_every=0.05, time_limit=3600, **busy)
     page.queue(default_concurrency_limit=2, max_size=1000)
     return page
@@ -218,12 +236,12 @@ class Guard:
     async def __call__(self, scope, receive, send):
         if scope["type"] == "http":
             path = scope["path"].lstrip("/").removeprefix("gradio_api/")
-            length = dict(scope["headers"]).get(b"content-length", b"0")
-            if path.startswith(CLOSED):
+            length = dict(scope["headers"]).get(b"content-length", b"0" if scope["method"] in ("GET", "HEAD") else b"")
+            if path and not path.startswith(OPEN):
                 return await PlainTextResponse("There is nothing here.", 404)(scope, receive, send)
             if not length.isdigit() or int(length) > predict.LARGEST_FILE + 1_000_000:
-                limit = f"Too large: expected at most {predict.LARGEST_FILE // 1_000_000} MB."
-                return await PlainTextResponse(limit, 413)(scope, receive, send)
+                limit = f"expected at most {predict.LARGEST_FILE // 1_000_000} MB, and to be told how many beforehand."
+                return await PlainTextResponse(f"Too large: {limit}", 413)(scope, receive, send)
         await self.app(scope, receive, send)
 
 
@@ -242,7 +260,8 @@ def main(words: list[str]) -> None:
     chosen = parser.parse_args(words)
     here = chosen.host in ("127.0.0.1", "localhost")
     if not here:
-        print(f"--host {chosen.host}: whoever can reach this machine can use the page, without a password.")
+        print(f"--host {chosen.host}: whoever can reach this machine can use the page, without a password. (Browsers "
+              "open a camera on this machine only, or over https.)")  # fmt: skip
     page = build("this machine" if here else "the machine that runs this page")
     _, address, _ = page.launch(**settings(server_name=chosen.host, server_port=chosen.port, prevent_thread_lock=True,
                                            inbrowser=here and not chosen.no_browser))  # fmt: skip
@@ -250,7 +269,7 @@ def main(words: list[str]) -> None:
     try:
         page.block_thread()
     finally:
-        shutil.rmtree(os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
+        shutil.rmtree(UPLOADS, ignore_errors=True)
 
 
 if __name__ == "__main__":

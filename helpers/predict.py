@@ -9,11 +9,13 @@ python run.py predict cat.jpg photos/ --top 3     # the same in a shell
 from __future__ import annotations
 
 import argparse
+import glob
 import hashlib
 import importlib.util
 import json
 import math
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,7 +36,9 @@ SCORES = {  # low for such a picture: which one tells most of them apart was mea
     "length of the features": lambda logits, lengths: lengths,
 }
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # Pillow opens others with outside programs
-LARGEST_FILE, LARGEST_PICTURE = 20_000_000, 50_000_000  # bytes, pixels
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".heic")  # taken from a folder
+LARGEST_FILE, LARGEST_PICTURE, MOST_SCANS = 20_000_000, 50_000_000, 100  # bytes, pixels, passes of a JPEG over those
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # ours is the lower limit
 
 # ------------------------------------------------------------------------------------ a picture of any kind
 
@@ -86,22 +90,27 @@ def _read(path: Path) -> Image.Image:
         if path.stat().st_size > LARGEST_FILE:
             raise InputError(f"{path.name} has {path.stat().st_size:,} bytes: expected at most {LARGEST_FILE:,}.")
         with Image.open(path, formats=FORMATS) as image:
-            return _rgb(image)
+            if image.format in ("JPEG", "MPO") and path.read_bytes().count(b"\xff\xda") > MOST_SCANS:
+                raise InputError(f"{path.name} takes too long to decode: more than {MOST_SCANS} scans of the picture.")
+            return _rgb(image, path.name)
     except InputError:
         raise
     except UnidentifiedImageError:
-        raise InputError(f"{path.name} is no picture: expected one of {', '.join(FORMATS)}.") from None
+        found = "HEIC, which Pillow does not read" if path.suffix.lower() in (".heic", ".heif") else "no picture"
+        raise InputError(f"{path.name} is {found}: expected one of {', '.join(FORMATS)}.") from None
+    except Image.DecompressionBombError:
+        raise InputError(f"{path.name} has too many pixels: expected 1 to {LARGEST_PICTURE:,}.") from None
     except OSError as error:
         raise InputError(f"{path.name} cannot be read: {first_line(error)}.") from None
     except Exception as error:  # a damaged file can fail in any way
         raise InputError(f"{path.name} is damaged: {first_line(error)}.") from None
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image, name: str = "the picture") -> Image.Image:
     """Upright, transparency on white, and any mode as 8 bits of red, green and blue."""
     if math.prod(image.size) > LARGEST_PICTURE or not all(image.size):
         found = f"{image.width:,}×{image.height:,} pixels"
-        raise InputError(f"the picture has {found}: expected 1 to {LARGEST_PICTURE // 1_000_000} million.")
+        raise InputError(f"{name} has {found}: expected 1 to {LARGEST_PICTURE // 1_000_000} million.")
     image.load()
     image = ImageOps.exif_transpose(image)
     if image.mode[0] in "IF":  # 16 bits, or 32
@@ -121,13 +130,13 @@ def _from_array(array: np.ndarray) -> Image.Image:
         raise InputError(f"an array has the shape {array.shape}: {expected}.")
     kind = array.dtype
     if kind == np.uint16:
-        array = array / 65_535
-    elif kind.kind == "b" or np.issubdtype(kind, np.floating):
+        return Image.fromarray((array >> 8).astype(np.uint8))
+    if kind.kind == "b" or np.issubdtype(kind, np.floating):
         if not (array.min() >= 0 and array.max() <= 1):  # not a number is neither
             raise InputError(f"floats from {array.min():.4g} to {array.max():.4g}: expected 0 to 1, or uint8.")
     elif kind != np.uint8:
         raise InputError(f"an array of {kind}: expected uint8, uint16, bool or floats from 0 to 1.")
-    return Image.fromarray(array if kind == np.uint8 else (255 * array.astype(np.float64) + 0.5).astype(np.uint8))
+    return Image.fromarray(array if kind == np.uint8 else (255 * array.astype(np.float32) + 0.5).astype(np.uint8))
 
 
 # -------------------------------------------------------------------------------------------- the classifier
@@ -234,10 +243,18 @@ def _keras(name: str, path: Path, temperature: float) -> tuple[Callable, object]
 
 
 def files(words: list[str]) -> list[Path]:
-    """The files that are named, and those in the folders that are named, in their order."""
-    found = [sorted(p for p in Path(word).iterdir() if p.is_file()) if Path(word).is_dir() else [Path(word)]
-             for word in words]  # fmt: skip
-    return [path for paths in found for path in paths if path.name[0] != "."]
+    """The files that are named, also as *.jpg, and the pictures in the folders that are named, in their order."""
+    found = []
+    for word in words:
+        path = Path(word)
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in ENDINGS and p.name[0] != ".")
+            if not inside:
+                raise InputError(f"{word} holds no pictures: expected files that end in {', '.join(ENDINGS)}.")
+            found += inside
+        else:  # Windows leaves it to the program what a star stands for
+            found += [path] if path.exists() else [Path(one) for one in sorted(glob.glob(word))] or [path]
+    return found
 
 
 def options(words: list[str]) -> argparse.Namespace:
@@ -255,15 +272,15 @@ def options(words: list[str]) -> argparse.Namespace:
 def main(words: list[str]) -> int:
     """The exit status: 1 if any picture could not be read."""
     chosen = options(words)
-    classifier, failed = load(chosen.model), False
+    pictures, classifier, failed = files(chosen.pictures), load(chosen.model), False
     if not chosen.json:
         print(f"{MODELS[classifier.name]}:")
-    for path in files(chosen.pictures):
+    for path in pictures:
         try:
             row = classifier(path, chosen.fit).iloc[0]
         except InputError as error:
-            failed = True
-            print(json.dumps({"picture": str(path), "error": str(error)}) if chosen.json else error,
+            failed, said = True, str(error).replace(path.name, str(path), 1)
+            print(json.dumps({"picture": str(path), "error": said}) if chosen.json else said,
                   file=sys.stdout if chosen.json else sys.stderr)  # fmt: skip
             continue
         top = row[list(CLASS_NAMES)].astype(float).nlargest(chosen.top)

@@ -12,6 +12,7 @@ from torch import nn
 
 from helpers import models, weights
 from helpers.data import CLASS_NAMES, MEAN, STD
+from helpers.files import InputError
 
 NETWORKS = {"custom_cnn": models.CustomCNN, "resnet18": models.ResNet}
 
@@ -19,7 +20,8 @@ NETWORKS = {"custom_cnn": models.CustomCNN, "resnet18": models.ResNet}
 class Pretrained(nn.Module):
     """(n, 3, height, width), uint8 or floats in 0..1 -> (n, 10) calibrated logits: their softmax are probabilities.
 
-    Pictures of another size than 32×32 are cropped to the square in their middle and averaged over areas.
+    Pictures of another size than 32×32 are cropped to the square in their middle and averaged over areas, or enlarged.
+    Raises InputError for floats outside 0..1.
     """
 
     class_names = CLASS_NAMES
@@ -38,21 +40,27 @@ class Pretrained(nn.Module):
     def both(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The logits, and how long each picture's vector of features is, (n,): short for what was never seen."""
         x = pictures if pictures.is_floating_point() else pictures.float() / 255
+        if pictures.is_floating_point() and not torch.compiler.is_compiling() and len(x):
+            low, high = (float(end) for end in x.detach().aminmax())
+            if not 0 <= low <= high <= 1:
+                raise InputError(f"floats from {low:.4g} to {high:.4g}: expected 0 to 1, not normalised, or uint8.")
         height, width = x.shape[2:]
         if (height, width) != (32, 32):
             side = min(height, width)
-            top, left = (height - side) // 2, (width - side) // 2
-            covered = _covered(side).to(x)
-            x = covered @ x[:, :, top : top + side, left : left + side] @ covered.T
+            x = _shares(height, side).to(x) @ x @ _shares(width, side).to(x).T
         features = self.features((x - self.mean) / self.std)
         return self.head(features) / self.temperature, features.norm(dim=1)
 
 
-def _covered(side: int) -> torch.Tensor:
-    """(32, side): the share that each of so many pixels has in each of 32, by how much of it they cover."""
-    step, pixel = side / 32, torch.arange(side)
-    start = torch.arange(32)[:, None] * step
-    return ((start + step).minimum(pixel + 1) - start.maximum(pixel)).clamp_min(0) / step
+def _shares(length: int, side: int) -> torch.Tensor:
+    """(32, length): what each pixel of an edge adds to each of 32 along the middle `side` of it, as Pillow has it.
+
+    Means of the pixels whose centre lies in an area (BOX), or between two neighbours where there are fewer (BILINEAR).
+    """
+    step, pixel = side / 32, torch.arange(length, dtype=torch.float64) + 0.5
+    apart = (pixel - (length - side) / 2 - (torch.arange(32)[:, None] + 0.5) * step) / max(step, 1)
+    share = (1 - apart.abs()).clamp_min(0) if side < 32 else ((apart > -0.5) & (apart <= 0.5)).double()
+    return share / share.sum(1, keepdim=True)
 
 
 def module(name: str, path: Path, temperature: float = 1.0) -> Pretrained:

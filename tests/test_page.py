@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from base64 import b64encode
 from pathlib import Path
 
 import pytest
+import requests
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from benchmarks.page import bomb
+from benchmarks.page import Client, bomb, encoded
 from helpers import data, predict
 from helpers.files import REPOSITORY
 
@@ -32,7 +31,7 @@ WAIT = 120_000  # milliseconds after which the page is taken to hang
 def page(tmp_path_factory):
     """The address of a running page, and the folder for its temporary files."""
     folder = tmp_path_factory.mktemp("page")
-    env = os.environ | {"PYTHONPATH": str(REPOSITORY), "GRADIO_TEMP_DIR": str(folder)}
+    env = os.environ | {"PYTHONPATH": str(REPOSITORY), "TMPDIR": str(folder)}
     command = [sys.executable, "-m", "further.page", "--no-browser"]
     process = subprocess.Popen(command, cwd=REPOSITORY, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                text=True)  # fmt: skip
@@ -143,8 +142,9 @@ def test_camera_is_answered_again_and_again(tab):
     tab.get_by_role("button", name="Click to Access Webcam").click()
     tab.get_by_label("capture photo").click()
     assert len(answer(tab)) == 10
-    shown = set()
+    shown, deadline = set(), time.monotonic() + WAIT / 1000
     while len(shown) < 10:
+        assert time.monotonic() < deadline
         shown.add(tab.locator(".answer img:visible").first.get_attribute("src"))
         tab.wait_for_timeout(20)
 
@@ -162,24 +162,48 @@ def test_page_fits_a_phone_in_the_dark(browser, page):
     context.close()
 
 
-CLOSED = "gradio_api/proxy=http://127.0.0.1/ gradio_api/file=/etc/hostname gradio_api/file=README.md docs openapi.json"
+CLOSED = """gradio_api/proxy=http://127.0.0.1/ gradio_api/file=/etc/hostname gradio_api/file=README.md docs openapi.json
+    monitoring gradio_api/info gradio_api/run-history/records gradio_api/app_id token gradio_api/deep_link"""
 
 
-@pytest.mark.parametrize("path", [*CLOSED.split(), "monitoring", "gradio_api/info", "gradio_api/run-history/records"])
+@pytest.mark.parametrize("path", CLOSED.split())
 def test_routes_that_the_page_does_not_need_are_closed(page, path):
-    with pytest.raises(urllib.error.HTTPError) as error:
-        urllib.request.urlopen(f"{page[0]}/{path}", timeout=60)
-    assert error.value.code in (403, 404)
+    assert requests.get(f"{page[0]}/{path}", timeout=60).status_code in (403, 404)
 
 
-def test_too_large_a_request_is_refused(page):
-    content = bytes(predict.LARGEST_FILE + 2_000_000)
-    request = urllib.request.Request(f"{page[0]}/gradio_api/upload", content, {"Content-Type": "multipart/form-data"})
-    with pytest.raises((urllib.error.HTTPError, ConnectionError, urllib.error.URLError)) as error:
-        urllib.request.urlopen(request, timeout=60)
-    assert getattr(error.value, "code", 413) == 413
+def test_no_work_is_done_past_the_queue(page):
+    for path in ("run/uploaded", "api/uploaded", "call/uploaded"):
+        assert requests.post(f"{page[0]}/gradio_api/{path}", json={"data": []}, timeout=60).status_code == 404
+
+
+def test_too_large_a_request_is_refused_also_without_its_length(page):
+    content, address = bytes(predict.LARGEST_FILE + 2_000_000), f"{page[0]}/gradio_api/upload"
+    for body in (content, iter([content])):
+        with contextlib.suppress(requests.ConnectionError):  # when it did not wait for all of it
+            assert requests.post(address, data=body, timeout=60).status_code == 413
+
+
+def test_client_cannot_name_a_file_that_it_did_not_send(page, photograph):
+    client, file = Client(page[0]), {"_type": "gradio.FileData"}
+    text = photograph.with_name("secret.txt")
+    text.write_text("secret")
+    for path in (photograph, text):
+        for payload in ({"path": str(path)}, {"path": f"http://../{path}", "meta": file}, {"url": path.as_uri()},
+                        {"path": f"{page[1]}/x/../..{path}"}):  # fmt: skip
+            for label in ("A picture", "Camera"):
+                said = str(client.run(label, payload, "custom_cnn", "crop"))
+                assert "figure" not in said and "picture" not in said and "secret" not in said
+    assert photograph.exists() and text.exists()
+
+
+def test_open_cameras_leave_room_for_others(page):
+    frame = {"url": "data:image/jpeg;base64," + b64encode(encoded("JPEG")).decode()}
+    for _ in range(4):  # each goes without a word
+        assert "bars" in Client(page[0]).run("Camera", frame, "custom_cnn", "crop")[0]
+    bad = {"url": "data:image/jpeg;base64," + b64encode(b"no picture").decode()}
+    assert "could not be answered" in Client(page[0]).run("Camera", bad, "custom_cnn", "crop")[0]
 
 
 def test_configuration_names_no_folder_of_this_machine(page):
-    config = json.loads(urllib.request.urlopen(f"{page[0]}/config", timeout=60).read())
-    assert str(REPOSITORY) not in json.dumps(config) and config["analytics_enabled"] is False
+    config = requests.get(f"{page[0]}/config", timeout=60).json()
+    assert str(REPOSITORY) not in str(config) and config["analytics_enabled"] is False

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from benchmarks.page import bomb
+from benchmarks.page import bomb, scans
 from helpers import data, predict, pretrained, training, weights
 from helpers.batches import Batches
 from helpers.files import REPOSITORY, InputError
@@ -98,6 +98,9 @@ def test_what_is_no_picture_is_said_in_a_line(tmp_path):
     (tmp_path / "drawing.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
     (tmp_path / "cut.jpg").write_bytes(good[: len(good) // 2])
     (tmp_path / "empty.png").touch()
+    (tmp_path / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    (tmp_path / "scans.jpg").write_bytes(scans(200))
+    bomb(tmp_path / "large.png", 8_000)
     (tmp_path / "large.bmp").write_bytes(bytes(predict.LARGEST_FILE + 1))
     bomb(tmp_path / "bomb.png", 50_000)
     for name, said in {
@@ -107,7 +110,10 @@ def test_what_is_no_picture_is_said_in_a_line(tmp_path):
         "empty.png": "empty.png is no picture",
         "missing.png": "missing.png cannot be read: No such file or directory.",
         "large.bmp": "large.bmp has 20,000,001 bytes: expected at most 20,000,000.",
-        "bomb.png": "",
+        "phone.heic": "phone.heic is HEIC, which Pillow does not read: expected one of JPEG",
+        "scans.jpg": "scans.jpg takes too long to decode: more than 100 scans",
+        "large.png": "large.png has 8,000×8,000 pixels: expected 1 to 50 million.",
+        "bomb.png": "bomb.png has too many pixels: expected 1 to 50,000,000.",
     }.items():
         with pytest.raises(InputError) as error:
             predict.pixels(tmp_path / name)
@@ -148,8 +154,14 @@ def test_hub_gives_a_network_in_evaluation_mode_with_everything_inside(name):
     expected = predict.load(name)(PHOTOGRAPHS)[list(data.CLASS_NAMES)]
     for form in (pictures, pictures / 255):
         np.testing.assert_allclose(module(form).softmax(1).detach(), expected, atol=1e-5)
-    large = torch.from_numpy(np.array(PHOTOGRAPHS[0])).permute(2, 0, 1)[None]
-    np.testing.assert_allclose(module(large).softmax(1).detach()[0], expected.iloc[0], atol=0.01)
+    for side in (427, 100, 40, 20, 9):  # photographs, and pictures smaller than what the network takes
+        other = np.asarray(Image.fromarray(PHOTOGRAPHS[0]).resize((side + 5, side)))
+        answer = module(torch.from_numpy(other.copy()).permute(2, 0, 1)[None]).softmax(1).detach()[0]
+        expected = predict.load(name)(other)[list(data.CLASS_NAMES)].iloc[0]
+        np.testing.assert_allclose(answer, expected, atol=0.03)  # predict rounds to whole numbers first
+    for wrong in (255 * torch.rand(1, 3, 32, 32), torch.randn(1, 3, 32, 32)):
+        with pytest.raises(InputError, match="expected 0 to 1, not normalised, or uint8"):
+            module(wrong)
     with torch.enable_grad():
         module(pictures).sum().backward()  # it can be trained on
 
@@ -196,15 +208,19 @@ def test_shell_answers_for_files_and_folders_and_goes_on_after_a_bad_one(tmp_pat
     for name, picture in zip(("a.png", "c.png"), PHOTOGRAPHS):
         saved(folder, name, picture)
     (folder / "b.png").write_text("no")
+    (folder / "notes.txt").write_text("of no interest")
     command = [sys.executable, str(REPOSITORY / "run.py"), "predict", "--no-venv", "--model", "custom_cnn", "my photos"]
     result = subprocess.run([*command, "--json"], cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=300)
     first, bad, last = map(json.loads, result.stdout.splitlines())
-    assert result.returncode == 1 and result.stderr == "" and bad["error"].startswith("b.png is no picture")
+    assert result.returncode == 1 and result.stderr == "" and bad["error"].startswith(f"{bad['picture']} is no picture")
     expected = predict.load("custom_cnn")(PHOTOGRAPHS)
     for line, (_, row) in zip((first, last), expected.iterrows()):
         assert len(line["classes"]) == 3 and line["unlike"] == bool(row[predict.UNLIKE])
         assert all(abs(row[label] - share) < 1e-3 for label, share in line["classes"].items())
     (folder / "b.png").unlink()
+    assert [path.name for path in predict.files([str(folder), f"{folder}/*.png"])] == ["a.png", "c.png"] * 2
+    with pytest.raises(InputError, match="holds no pictures: expected files that end in"):
+        predict.files([str(tmp_path)])
     result = subprocess.run([*command, "--top", "1"], cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=300)
     assert result.returncode == 0 and result.stderr == "" and result.stdout.startswith("Custom CNN:")
     assert len(result.stdout.splitlines()) == 3 and "a.png: " in result.stdout
