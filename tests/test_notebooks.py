@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 import math
@@ -349,6 +350,10 @@ def test_committed_int8_file_is_as_good_as_its_network(cifar):
         file.run(["probabilities"], {"pictures": cifar.test_images[k : k + 500]})[0] for k in range(0, 10_000, 500)
     ]
     right = (np.concatenate(parts).argmax(1) == cifar.test_labels).mean()
+    np.testing.assert_allclose(np.concatenate(parts).sum(1), 1, atol=1e-4)
+    assert file.get_modelmeta().custom_metadata_map["classes"] == ", ".join(data.CLASS_NAMES)
+    (export,) = records.load(REPOSITORY / "results" / "export")
+    assert export["int8_sha256"]["custom_cnn"] == hashlib.sha256(path.read_bytes()).hexdigest()
     record = next(
         r for r in records.load(REPOSITORY / "results") if (r["model"], r["profile"]) == ("custom_cnn", "full")
     )
@@ -381,7 +386,7 @@ def test_notebooks_that_come_after_run_on_the_stand_in_without_what_is_optional(
     assert {row["policy"] for row in architectures["augmentation"]} == {"none", "TrivialAugment and CutMix"}
 
     (agreement,), (costs,) = export["agreement"], export["costs"]
-    assert agreement["same answer"] == "200 of 200", "as PyTorch answers"
+    assert (agreement["same answer"], agreement["same flag"]) == ("200 of 200", "200"), "as PyTorch answers"
     assert float(agreement["largest difference of a probability"]) < 1e-3
     assert costs["share"] < 0.27 and abs(costs["int8 loses"]) < 0.1
     assert {way["way"] for way in export["speed"]} >= {"PyTorch", "ONNX", "ONNX, int8"}
