@@ -3,9 +3,10 @@
     python -m benchmarks.calibrate [--quick] [--write]
 
 The network of the profile full-validation answers its 5,000 validation images, which it did not learn from. On them a
-temperature is fitted (Guo et al. 2017), four scores are compared by how well they tell CIFAR-10 from pictures of other
+temperature is fitted (Guo et al. 2017), five scores are compared by how well they tell CIFAR-10 from pictures of other
 things, and a threshold is set that 95 % of them pass. All that is then measured with the network of the full profile on
-the test images. --write puts temperature and threshold into weights/<model>-full-seed0.json, too.
+the test images. --write puts temperature and threshold into weights/<model>-full-seed0.json, too, and where the best
+score needs them, the mean features of each class, of 5,000 training images.
 """
 
 import hashlib
@@ -14,8 +15,9 @@ from collections.abc import Callable
 
 import numpy as np
 import skimage.data
+import torch
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, logsumexp
+from scipy.special import log_softmax, logsumexp, softmax
 from sklearn.datasets import load_digits, load_sample_images
 from sklearn.metrics import roc_auc_score
 
@@ -24,9 +26,12 @@ from helpers import data, metrics, predict
 from helpers.files import relative, write_text
 from helpers.records import MODELS, choice, load
 
-SCORES: dict[str, Callable] = predict.SCORES | {  # and two that the flag never uses
-    "highest logit": lambda logits, lengths: logits.max(1),
-    "energy": lambda logits, lengths: logsumexp(logits, 1),
+SCORES: dict[str, Callable] = {  # of logits, features (n, f) and the classes' mean features (10, f)
+    "highest probability": lambda logits, features, means: softmax(logits, 1).max(1),
+    "length of the features": lambda logits, features, means: np.linalg.norm(features, axis=1),
+    "likeness to a class": lambda logits, features, means: (unit(features) @ unit(means).T).max(1),
+    "highest logit": lambda logits, features, means: logits.max(1),  # the flag uses neither this one
+    "energy": lambda logits, features, means: logsumexp(logits, 1),  # nor this one
 }
 PHOTOGRAPHS = {"astronaut": "", "camera": "", "chelsea": "cat", "coffee": "", "coins": "", "hubble_deep_field": "",
                "rocket": "", "horse": "horse"}  # scikit-image's, and those of the ten classes  # fmt: skip
@@ -62,6 +67,33 @@ def _parts(pictures: list[np.ndarray], random: np.random.Generator, each: int = 
     return np.stack(found)
 
 
+def unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def asked(classifier: predict.Classifier, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (n, 10), with the temperature of the classifier, and features (n, f)."""
+    found = []
+    for start in range(0, len(pictures), 250):
+        part = pictures[start : start + 250]
+        if classifier.name == "keras_baseline":
+            found.append([np.asarray(one) for one in classifier.module(part, training=False)])
+            continue
+        module = classifier.module
+        with torch.inference_mode():
+            x = torch.from_numpy(np.ascontiguousarray(part)).permute(0, 3, 1, 2).float() / 255
+            features = module.features((x - module.mean) / module.std)
+            found.append((module.head(features).numpy(), features.numpy()))
+    return tuple(np.concatenate(part) for part in zip(*found))
+
+
+def class_means(classifier: predict.Classifier, cifar: data.Cifar10, index: np.ndarray) -> np.ndarray:
+    """The mean features of each class of these training images, (10, f)."""
+    chosen = index[data.subset(cifar.train_labels[index], size=min(5_000, len(index)))]
+    _, features = asked(classifier, cifar.train_images[chosen])
+    return np.stack([features[cifar.train_labels[chosen] == k].mean(0) for k in range(10)])
+
+
 def _area(own: np.ndarray, others: np.ndarray) -> float:
     """Under the ROC curve between CIFAR-10's scores and others: 1 tells all of them apart, 0.5 none."""
     return roc_auc_score([1] * len(own) + [0] * len(others), [*own, *others])
@@ -79,7 +111,7 @@ def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 def main() -> None:
     arguments = options("calibrate", __doc__).parse_args()
     cifar = data.load_cifar10(download=False)
-    _, validation = data.split(cifar.train_labels, validation_size=5_000, seed=0)
+    trained, validation = data.split(cifar.train_labels, validation_size=5_000, seed=0)
     known = {(r["model"], r["profile"], r["seed"]): r for r in load(predict.REPOSITORY / "results")}
     others, images, tests = foreign(), cifar.train_images[validation], cifar.test_images
     labels, test_labels = cifar.train_labels[validation], cifar.test_labels
@@ -94,19 +126,20 @@ def main() -> None:
         if not (headline and full.exists() and chosen.exists()) or choice(headline) is None:
             print(f"{title}: skipped, without the weights of both its full runs of one recipe.")
             continue
-        ask = predict.load(name, chosen).answer
-        logits, lengths = ask(images)
-        there = {kind: ask(pictures) for kind, pictures in others.items()}
-        scale, means = temperature(logits, labels), {}
+        network = predict.load(name, chosen)
+        (logits, features), means = asked(network, images), class_means(network, cifar, trained)
+        there = {kind: asked(network, pictures) for kind, pictures in others.items()}
+        scale, averages = temperature(logits, labels), {}
         for score, value in SCORES.items():
-            own, row = value(logits / scale, lengths), {"model": title, "score": score}
-            areas = {kind: _area(own, value(found[0] / scale, found[1])) for kind, found in there.items()}
-            means[score] = np.mean([*areas.values()])
-            scores.append(row | {kind: f"{area:.3f}" for kind, area in (areas | {"mean": means[score]}).items()})
-        score = max(predict.SCORES, key=means.get)
-        least = float(np.quantile(SCORES[score](logits / scale, lengths), 0.05))
-        ask = predict.load(name, full).answer
-        logits, lengths = ask(tests)
+            own, row = value(logits / scale, features, means), {"model": title, "score": score}
+            areas = {kind: _area(own, value(found[0] / scale, found[1], means)) for kind, found in there.items()}
+            averages[score] = np.mean([*areas.values()])
+            scores.append(row | {kind: f"{area:.3f}" for kind, area in (areas | {"mean": averages[score]}).items()})
+        usable = [one for one in predict.SCORES if name != "keras_baseline" or one != "likeness to a class"]
+        score = max(usable, key=averages.get)
+        least = float(np.quantile(SCORES[score](logits / scale, features, means), 0.05))
+        network = predict.load(name, full)
+        (logits, features), means = asked(network, tests), class_means(network, cifar, np.arange(50_000))
         error = {part: metrics.expected_calibration_error(logits / by, test_labels)
                  for part, by in (("before", 1), ("after", scale))}  # fmt: skip
         nll = {part: -log_softmax(logits / by, 1)[np.arange(len(tests)), test_labels].mean()
@@ -115,11 +148,11 @@ def main() -> None:
                        "calibration error": f"{error['before']:.4f}", "with the temperature": f"{error['after']:.4f}",
                        "loss": f"{nll['before']:.4f}", "with the temperature ": f"{nll['after']:.4f}"})  # fmt: skip
 
-        def passed(logits: np.ndarray, lengths: np.ndarray, score=score, scale=scale, least=least) -> float:
-            return float((SCORES[score](logits / scale, lengths) >= least).mean())
+        def passed(logits: np.ndarray, features: np.ndarray, score=score, scale=scale, least=least, means=means):
+            return float((SCORES[score](logits / scale, features, means) >= least).mean())
 
-        refused = 1 - passed(logits, lengths)
-        accepted = {kind: passed(*ask(pictures)) for kind, pictures in others.items()}
+        refused = 1 - passed(logits, features)
+        accepted = {kind: passed(*asked(network, pictures)) for kind, pictures in others.items()}
         rates.append({"model": title, "by": score, "CIFAR-10's test images refused": f"{refused:.1%}"}
                      | {f"{kind} accepted": f"{rate:.0%}" for kind, rate in accepted.items()})  # fmt: skip
         measured.append({"model": name, "temperature": scale, "score": score, "least": least,
@@ -128,7 +161,9 @@ def main() -> None:
             digits = hashlib.sha256(full.read_bytes()).hexdigest()
             assert headline.get("weights_sha256", digits) == digits, f"{relative(full)} is not its record's"
             content = {"sha256": digits, "temperature": round(scale, 4), "score": score, "least": round(least, 4)}
-            write_text(full.with_suffix(".json"), json.dumps(content, indent=1) + "\n")
+            if score == "likeness to a class":
+                content["means"] = (1_000 * unit(means)).round().astype(int).tolist()
+            write_text(full.with_suffix(".json"), json.dumps(content) + "\n")
     counts = ", ".join(f"{len(pictures):,} {kind}" for kind, pictures in others.items())
     packages, script = ["torch", "keras", "scikit-image", "scikit-learn"], {"script": "calibrate"}
     note = "Temperature fitted on validation images; calibration error (15 bins) and loss on the test images."

@@ -32,8 +32,9 @@ WEIGHTS = REPOSITORY / "weights"
 BEST_FIRST = ("resnet18", "custom_cnn", "keras_baseline")
 UNLIKE = "none of the ten"  # the column that flags a picture unlike the training images
 SCORES = {  # low for such a picture: which one tells most of them apart was measured for each network
-    "highest probability": lambda logits, lengths: softmax(logits, 1).max(1),
-    "length of the features": lambda logits, lengths: lengths,
+    "highest probability": lambda logits, closeness: softmax(logits, 1).max(1),
+    "length of the features": lambda logits, closeness: closeness,
+    "likeness to a class": lambda logits, closeness: closeness,  # the cosine to its mean features
 }
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # Pillow opens others with outside programs
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".heic")  # taken from a folder
@@ -145,7 +146,8 @@ def _from_array(array: np.ndarray) -> Image.Image:
 class Classifier:
     """Pictures -> a table: a row a picture, a column a class (its probability), and whether it is none of the ten.
 
-    answer: images (n, 32, 32, 3) uint8 -> logits over the temperature (n, 10), and lengths of the features (n,).
+    answer: images (n, 32, 32, 3) uint8 -> logits over the temperature (n, 10), and the length of the features, or their
+        likeness to the nearest class (n,).
     module: the network itself (PyTorch: `pretrained.Pretrained`; Keras: images -> logits and features).
     score, least: a picture of which this one of `SCORES` is lower is unlike CIFAR-10's; None where not measured.
     """
@@ -163,9 +165,9 @@ class Classifier:
         """The answers to what `pixels` gave."""
         if not len(images):
             return pd.DataFrame(columns=[*CLASS_NAMES, UNLIKE])
-        logits, lengths = self.answer(np.stack(images))
+        logits, closeness = self.answer(np.stack(images))
         table = pd.DataFrame(softmax(logits.astype(np.float64), 1), columns=CLASS_NAMES)
-        unlike = None if self.least is None else SCORES[self.score](logits, lengths) < self.least
+        unlike = None if self.least is None else SCORES[self.score](logits, closeness) < self.least
         return table.assign(**{UNLIKE: unlike})
 
 
@@ -181,6 +183,8 @@ def weights_path(name: str) -> Path:
 
 def calibration(path: Path) -> dict:
     """What stands beside a file of weights: its "sha256", "temperature", and the "least" value of a "score".
+
+    "means": of each class's features, thousandths of a vector of length 1, for the likeness to a class.
 
     Raises InputError where the file is missing, or another one than that.
     """
@@ -211,32 +215,14 @@ def load(name: str = "", path: Path | None = None) -> Classifier:
     if name not in BEST_FIRST:
         raise InputError(f'there is no model "{name}": expected {", ".join(BEST_FIRST)}.')
     known = {} if path else calibration(weights_path(name))
-    make = _keras if name == "keras_baseline" else _torch
-    return Classifier(name, *make(name, path or weights_path(name), known.get("temperature", 1.0)), known)
+    path, temperature = path or weights_path(name), known.get("temperature", 1.0)
+    if name == "keras_baseline":
+        from helpers import keras_runs
 
-
-def _torch(name: str, path: Path, temperature: float) -> tuple[Callable, object]:
-    import torch
-
+        return Classifier(name, *keras_runs.answering(path, temperature), known)
     from helpers import pretrained
 
-    module = pretrained.module(name, path, temperature)
-
-    def answer(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        with torch.inference_mode():
-            parts = [
-                module.both(part.permute(0, 3, 1, 2))
-                for part in torch.from_numpy(np.ascontiguousarray(images)).split(250)
-            ]
-        return tuple(torch.cat(part).float().numpy() for part in zip(*parts))
-
-    return answer, module
-
-
-def _keras(name: str, path: Path, temperature: float) -> tuple[Callable, object]:
-    from helpers import keras_runs
-
-    return keras_runs.answering(path, temperature)
+    return Classifier(name, *pretrained.answering(name, path, temperature, known.get("means")), known)
 
 
 # -------------------------------------------------------------------------------------------- in a shell

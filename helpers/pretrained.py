@@ -5,10 +5,13 @@ What torch.hub gives (hubconf.py), what `predict` asks, and what notebook 6 expo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from helpers import models, weights
 from helpers.data import CLASS_NAMES, MEAN, STD
@@ -26,8 +29,9 @@ class Pretrained(nn.Module):
 
     class_names = CLASS_NAMES
 
-    def __init__(self, network: nn.Module, temperature: float = 1.0):
+    def __init__(self, network: nn.Module, temperature: float = 1.0, means: list | None = None):
         super().__init__()
+        self.register_buffer("means", None if means is None else F.normalize(torch.tensor(means).float()), False)
         last, self.head = [(name, part) for name, part in network.named_modules() if isinstance(part, nn.Linear)][-1]
         network.set_submodule(last, nn.Identity())
         self.features, self.temperature = network, temperature
@@ -38,7 +42,8 @@ class Pretrained(nn.Module):
         return self.both(pictures)[0]
 
     def both(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The logits, and how long each picture's vector of features is, (n,): short for what was never seen."""
+        """The logits, and how close each picture is to what was seen, (n,): the length of its vector of features, or
+        where their means are known, the cosine to those of the nearest class."""
         x = pictures if pictures.is_floating_point() else pictures.float() / 255
         if pictures.is_floating_point() and not torch.compiler.is_compiling() and len(x):
             low, high = (float(end) for end in x.detach().aminmax())
@@ -49,7 +54,8 @@ class Pretrained(nn.Module):
             side = min(height, width)
             x = _shares(height, side).to(x) @ x @ _shares(width, side).to(x).T
         features = self.features((x - self.mean) / self.std)
-        return self.head(features) / self.temperature, features.norm(dim=1)
+        likeness = features.norm(dim=1) if self.means is None else (F.normalize(features) @ self.means.T).amax(1)
+        return self.head(features) / self.temperature, likeness
 
 
 def _shares(length: int, side: int) -> torch.Tensor:
@@ -63,8 +69,24 @@ def _shares(length: int, side: int) -> torch.Tensor:
     return share / share.sum(1, keepdim=True)
 
 
-def module(name: str, path: Path, temperature: float = 1.0) -> Pretrained:
+def module(name: str, path: Path, temperature: float = 1.0, means: list | None = None) -> Pretrained:
     """The network of this name with the weights in a file, in evaluation mode. Raises InputError if they do not fit."""
     network = NETWORKS[name]()
     weights.load(network, path)
-    return Pretrained(network, temperature).eval()
+    return Pretrained(network, temperature, means).eval()
+
+
+def answering(name: str, path: Path, temperature: float, means: list | None) -> tuple[Callable, Pretrained]:
+    """What `predict` asks of that network, and the network.
+
+    The first: images (n, 32, 32, 3) uint8 -> logits over the temperature (n, 10), and the second of `both` (n,).
+    """
+    network = module(name, path, temperature, means)
+
+    def answer(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with torch.inference_mode():
+            pictures = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+            parts = [network.both(part) for part in pictures.split(250)]
+        return tuple(torch.cat(part).float().numpy() for part in zip(*parts))
+
+    return answer, network
