@@ -74,18 +74,22 @@ def _zoomed(x: np.ndarray, factor: float) -> np.ndarray:
     side = int(np.ceil(32 / factor))
     top = (32 - side) // 2
     part = x[:, top : top + side, top : top + side]
-    large = ndimage.zoom(part, (1, factor, factor, 1), order=1)
-    left = (large.shape[1] - 32) // 2
-    return large[:, left : left + 32, left : left + 32]
+    edge = ndimage.zoom(np.eye(side), (factor, 1), order=1)  # each new pixel of an edge, from two old ones
+    left = (len(edge) - 32) // 2
+    edge = edge[left : left + 32]
+    return np.einsum("ij,njkc,lk->nilc", edge, part, edge, optimize=True)
 
 
 def _zoom_blur(x: np.ndarray, rng: Rng, most: float) -> np.ndarray:
-    factors = np.arange(1, most + 0.005, 0.01)
+    factors = np.arange(1, most, 0.01)
     return (x + sum(_zoomed(x, factor) for factor in factors)) / (len(factors) + 1)
 
 
 def _plasma(count: int, decay: float, rng: Rng) -> np.ndarray:
-    """Clouds by the diamond-square algorithm on a torus, (count, 32, 32) in 0..1."""
+    """Clouds by the diamond-square algorithm on a torus, (count, 32, 32) in 0..1.
+
+    The published code multiplies its noise by its size twice, so the size falls with the decay squared.
+    """
     clouds, step, wibble = np.zeros((count, 32, 32)), 32, 100.0
     while step >= 2:
         half = step // 2
@@ -98,7 +102,7 @@ def _plasma(count: int, decay: float, rng: Rng) -> np.ndarray:
             ends = corners + np.roll(corners, -1, 3 - axis)
             sides = middle + np.roll(middle, 1, axis)
             clouds[place] = (ends + sides) / 4 + wibble * rng.uniform(-1, 1, ends.shape)
-        step, wibble = half, wibble / decay
+        step, wibble = half, wibble / decay**2
     clouds -= clouds.min((1, 2), keepdims=True)
     return clouds / clouds.max((1, 2), keepdims=True)
 
@@ -129,20 +133,22 @@ def _contrast(x: np.ndarray, rng: Rng, share: float) -> np.ndarray:
 
 
 def _elastic(x: np.ndarray, rng: Rng, alpha: float, sigma: float, affine: float) -> np.ndarray:
-    """Three points are moved, which fixes an affine map, and every pixel a little on its own."""
-    points = 16 + np.array([[10, 10], [10, -10], [-10, -10]]) * 1.0667
+    """Three points are moved, which fixes an affine map, and then every pixel a little on its own."""
+    points = 16 + np.array([[10, 10], [10, -10], [-10, -10]])
     grid = np.stack(np.meshgrid(np.arange(32), np.arange(32), indexing="ij"), -1).reshape(-1, 2)
     found = np.empty_like(x)
     for k, image in enumerate(x):
         moved = points + rng.uniform(-affine, affine, (3, 2))
         back = np.linalg.solve(np.column_stack([moved, np.ones(3)]), points)
         places = np.column_stack([grid, np.ones(len(grid))]) @ back
+        shift = np.zeros_like(places)
         if alpha:
             noise = rng.uniform(-1, 1, (2, 32, 32))
             noise = ndimage.gaussian_filter(noise, (0, sigma, sigma), mode="reflect", truncate=3)
-            places += alpha * noise.reshape(2, -1).T
+            shift = alpha * noise.reshape(2, -1).T
         for colour in range(3):
-            values = ndimage.map_coordinates(image[..., colour], places.T, order=1, mode="mirror")
+            warped = ndimage.map_coordinates(image[..., colour], places.T, order=1, mode="mirror").reshape(32, 32)
+            values = ndimage.map_coordinates(warped, (grid + shift).T, order=1, mode="reflect")
             found[k, ..., colour] = values.reshape(32, 32)
     return found
 
@@ -173,7 +179,7 @@ CORRUPTIONS: dict[str, tuple[Callable, list]] = {  # name -> how, and its parame
     "defocus blur": (_defocus_blur, [(0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)]),
     "glass blur": (_glass_blur, [(0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)]),
     "motion blur": (_motion_blur, [(6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)]),
-    "zoom blur": (_zoom_blur, [1.05, 1.10, 1.15, 1.20, 1.25]),
+    "zoom blur": (_zoom_blur, [1.06, 1.11, 1.16, 1.21, 1.26]),
     "snow": (_snow, [(0.1, 0.2, 1, 0.6, 8, 3, 0.95), (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
                      (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
                      (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85), (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8)]),

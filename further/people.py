@@ -24,6 +24,7 @@ def answers(*, download: bool = True) -> np.ndarray | None:
     None, with a line that says why, where it is neither in $CIFAR10H_ROOT nor to be had.
     """
     root = os.environ.get("CIFAR10H_ROOT")
+    pooch.get_logger().setLevel("WARNING")
     try:
         if root:
             path = Path(root) / NAME

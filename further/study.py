@@ -7,7 +7,13 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from helpers.files import REPOSITORY, write_text
+from helpers.files import REPOSITORY, InputError, count, relative, write_text
+
+
+class Paused(KeyboardInterrupt):
+    """Ctrl-C, or Jupyter's ■ button, between pieces of work; the message says how to carry on."""
+
+    _render_traceback_ = InputError._render_traceback_
 
 
 class Remembered:
@@ -24,12 +30,19 @@ class Remembered:
             self.known = json.loads(self.path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             self.known = {}
+        if self.known:
+            print(f"Done before: {count(len(self.known), 'piece')} of this. To make them anew, delete\n"
+                  f"{relative(self.path)}")  # fmt: skip
 
     def __call__(self, kind: str, settings: dict, work: Callable[[], dict]) -> dict:
         """The settings and what the work gives, plain values; the work is done if it was not before."""
         key = self._key(kind, settings)
         if key not in self.known:
-            self.known[key] = work()
+            try:
+                self.known[key] = work()
+            except KeyboardInterrupt:
+                done = count(len(self.known), "piece")
+                raise Paused(f"stopped; saved: {done} of this work. Run this cell again to carry on.") from None
             write_text(self.path, json.dumps(self.known))
         return settings | self.known[key]
 

@@ -110,7 +110,7 @@ class Batches:
             if self.transform:
                 with self._drawing(epoch, start):
                     parts = [self.transform(part) for part in pixels.permute(0, 3, 1, 2).split(10)]
-                pixels = torch.cat(parts).permute(0, 2, 3, 1)
+                pixels = torch.cat(parts).permute(0, 2, 3, 1).contiguous()
             x = pixels.float().sub_(self._mean).mul_(self._scale).permute(0, 3, 1, 2)
             if self.cutout:
                 inside = (offsets >= holes[:, chosen, None]) & (offsets < holes[:, chosen, None] + self.cutout)

@@ -195,6 +195,7 @@ def test_transform_sees_uint8_images_and_repeats_for_a_seed_and_epoch():
     assert (made(transform=invert, seed=1) != made(seed=1)).any()
     before = torch.random.get_rng_state()
     made_next = next(iter(augmented(transform=invert)))
+    assert made_next[0].is_contiguous(memory_format=torch.channels_last), "as without"
     assert len(made_next) == 2 and torch.equal(torch.random.get_rng_state(), before), "others draw as before"
 
 

@@ -37,6 +37,12 @@ def test_corruption_that_there_is_not_is_refused(small):
             corruptions.corrupt(small.test_images[:2], name, severity)
 
 
+def test_fog_lies_in_clouds_and_zoom_blur_has_the_published_steps():
+    clouds = corruptions._plasma(50, 1.75, np.random.default_rng(0))
+    assert np.abs(np.diff(clouds, axis=1)).mean() == pytest.approx(0.029, abs=0.004), "published: 0.0289"
+    assert [len(np.arange(1, most, 0.01)) for most in corruptions.CORRUPTIONS["zoom blur"][1]] == [7, 12, 16, 21, 26]
+
+
 def test_official_files_hold_one_severity_after_the_other(tmp_path, monkeypatch):
     assert corruptions.official("fog", 1, np.arange(3)) is None
     monkeypatch.setenv("CIFAR10C_ROOT", str(tmp_path))
@@ -78,11 +84,16 @@ def test_work_is_done_once_until_it_is_forgotten(monkeypatch, tmp_path):
         done.append(1)
         return {"accuracy": 0.5}
 
+    def interrupted():
+        raise KeyboardInterrupt
+
     for _ in range(2):  # as after a restart
         once = study.Remembered("trust", {"SEED": 0})
         assert once("tail", {"seed": 1}, work) == {"seed": 1, "accuracy": 0.5}
     assert len(done) == 1 and once.knows("tail", {"seed": 1}) and not once.knows("tail", {"seed": 2})
     assert not study.Remembered("trust", {"SEED": 1}).knows("tail", {"seed": 1}), "other values, other work"
+    with pytest.raises(study.Paused, match="saved: 1 piece of this work"):
+        once("tail", {"seed": 3}, interrupted)
     once.forget()
     assert not study.Remembered("trust", {"SEED": 0}).knows("tail", {"seed": 1})
     assert not list((tmp_path / "runs").rglob("*.json"))
