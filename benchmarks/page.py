@@ -4,13 +4,15 @@
 
 It starts the page, sends it hostile uploads one after the other (cut files, altered bytes, bombs, other types), then as
 many good pictures at once as there are clients, and looks whether the next good picture is answered, how long each
-took, and how much more memory the page holds than before.
+took, and how much more memory the page holds than before. Then a browser (Chromium, by playwright) shows it a camera
+whose picture gets brighter from frame to frame, which tells how old the picture is that an answer belongs to.
 """
 
 import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -109,6 +111,56 @@ class Client:
         return str(found[2] or "refused: an error") if found else "lost"
 
 
+FRAMES, RATE = 100, 20  # of the camera: a round of grey from dark to bright, and frames a second
+WATCH = """seconds => new Promise(done => {
+    const seen = [], began = performance.now();
+    let last = "";
+    const shade = picture => {
+        const canvas = Object.assign(document.createElement("canvas"), {width: 1, height: 1}).getContext("2d");
+        canvas.drawImage(picture, 0, 0, 1, 1);
+        return canvas.getImageData(0, 0, 1, 1).data[0];
+    };
+    const look = () => {
+        const image = [...document.querySelectorAll(".answer img")].find(one => one.offsetParent && one.complete);
+        if (image && image.src !== last) {
+            last = image.src;
+            seen.push([shade(document.querySelector("video")), shade(image)]);
+        }
+        performance.now() - began < 1000 * seconds ? setTimeout(look, 5) : done(seen);
+    };
+    look();
+})"""
+
+
+def camera(address: str, folder: Path, seconds: int) -> tuple[float, list[float]]:
+    """Answers a second of the custom CNN, and by how many seconds each lags behind what the camera shows."""
+    from playwright.sync_api import sync_playwright
+
+    grey = (np.full(320 * 240 * 3 // 2, 128, np.uint8) for _ in range(FRAMES))
+    with open(folder / "camera.y4m", "wb") as file:
+        file.write(f"YUV4MPEG2 W320 H240 F{RATE}:1 Ip A1:1 C420\n".encode())
+        for number, frame in enumerate(grey):
+            frame[: 320 * 240] = 20 + 2 * number
+            file.write(b"FRAME\n" + frame.tobytes())
+    words = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+             f"--use-file-for-fake-video-capture={file.name}"]  # fmt: skip
+    with sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=shutil.which("chromium"), args=words)
+        tab = chromium.new_context(permissions=["camera"]).new_page()
+        tab.goto(address)
+        tab.get_by_label("Custom CNN").check()
+        tab.get_by_role("tab", name="Camera").click()
+        tab.get_by_role("button", name="Click to Access Webcam").click()
+        tab.get_by_label("capture photo").click()
+        tab.locator(".bars:visible tr").first.wait_for()
+        tab.wait_for_timeout(2_000)
+        seen = tab.evaluate(WATCH, seconds)
+        chromium.close()
+    step = 2 * 255 / 219  # of the shades that the browser makes of one frame and the next
+    behind = [(now - then) / step % FRAMES for now, then in seen]
+    return len(seen) / seconds, sorted(max(one if one < FRAMES - 2 else 0, 0) / RATE for one in behind)
+
+
 def main() -> None:
     arguments = options("page", __doc__).parse_args()
     bad, clients = (30, 10) if arguments.quick else (1_000, 200)
@@ -137,6 +189,7 @@ def main() -> None:
         with ThreadPoolExecutor(clients) as pool:
             found = list(pool.map(timed, range(clients)))
         more = (process.memory_info().rss - memory) / 1e6
+        rate, lags = camera(address, folder, 5 if arguments.quick else 30)
         kept = sum(path.is_file() for path in uploads.rglob("*"))
     finally:
         page.terminate()
@@ -150,10 +203,13 @@ def main() -> None:
         {"what": "one client, p50 and p99", "outcome": f"{alone[len(alone) // 2]:.2f} and {alone[-1]:.2f} s"},
         {"what": f"{clients} clients at once", "outcome": f"{sum(one[0] for one in found)} answered; "
          f"p50 {waits[len(waits) // 2]:.1f}, p99 {waits[int(0.99 * len(waits))]:.1f} s"},
+        {"what": "the camera", "outcome": f"{rate:.0f} answers a second; {lags[len(lags) // 2]:.2f} s behind (median), "
+         f"at most {lags[-1]:.2f} s"},
         {"what": "more memory than before", "outcome": f"{more:.0f} MB"},
         {"what": "files left behind", "outcome": str(kept)},
     ]  # fmt: skip
     measured = [{"kinds": kinds, "slowest": slowest, "alone": alone, "together": waits, "more_megabytes": more,
+                 "camera": {"answers_per_second": rate, "seconds_behind": lags},
                  "kept": kept}]  # fmt: skip
     note = "The custom CNN, with where it looked; an altered picture that can still be read is answered as one."
     publish("page", table, measured, note, ["gradio", "torch", "captum"], script="page", write=arguments.write)

@@ -10,6 +10,8 @@ from helpers.files import InputError
 
 pytest.importorskip("skimage", reason="needs pip install -r further/requirements.txt")
 pytest.importorskip("captum", reason="needs pip install -r further/requirements.txt")
+from skimage.data import astronaut, chelsea, coffee, rocket
+
 from further import attention, corruptions, people, study
 
 NAMES = [*corruptions.CORRUPTIONS]
@@ -74,6 +76,13 @@ def test_network_looked_somewhere_and_shows_it():
         found.shape == (32, 32) and found.min() >= 0 and (found.max() == pytest.approx(1, abs=0.01) or not found.any())
     )
     assert attention.lit(module, picture, 3, 64).shape == (64, 64, 3)
+
+
+def test_cat_is_a_cat_and_another_thing_gets_an_answer_and_a_flag():
+    classifier = predict.load()
+    table = classifier([chelsea(), coffee(), rocket(), astronaut()])
+    assert table[list(data.CLASS_NAMES)].idxmax(axis=1)[0] == "cat" and not table[predict.UNLIKE][0]
+    assert table[predict.UNLIKE].notna().all()
 
 
 def test_work_is_done_once_until_it_is_forgotten(monkeypatch, tmp_path):
