@@ -128,7 +128,7 @@ class Batches:
     def _drawing(self, epoch: int, place: int) -> Iterator[None]:
         """PyTorch's own random numbers, of this epoch and place, and those of before behind it."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed((1_000_003 * self.seed + epoch) * 1_000_003 + place)
+            torch.manual_seed(((1_000_003 * self.seed + epoch) * 1_000_003 + place) % 2**63)
             yield
 
     def draw(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from helpers.files import InputError
 
-TRAINED = ("history", "logits", "labels", "views")  # what a notebook has of a network's training and test
+TRAINED = ("history", "logits", "labels", "views", "scores", "table")  # what training and test leave
 namespace: dict = {}  # a notebook's globals(); empty outside of one
 
 
 class Older:
-    """Stands where something of an earlier run stood, and refuses whatever is done with it in one line."""
+    """Stands for what an earlier run made, or none has yet, and refuses whatever is done with it in one line."""
 
     def __init__(self, name: str):
         vars(self)["_name"] = name
 
     def __repr__(self) -> str:
         name = vars(self)["_name"]
-        return f"{name} is of an earlier run: run again from the cell that makes it."
+        return f"{name} is not there yet, or of an earlier run: run again from the cell that makes it."
 
     def _refuse(self, *_, **__):
         raise InputError(repr(self))
@@ -30,5 +30,6 @@ class Older:
 
 def drop(*names: str) -> None:
     """From now on these names of the notebook refuse to be used, until a cell makes them anew."""
-    for name in namespace.keys() & set(names):
-        namespace[name] = Older(name)
+    for name in names:
+        if namespace and (name in namespace or name in TRAINED):
+            namespace[name] = Older(name)

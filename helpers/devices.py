@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from helpers.files import InputError
+from helpers.profiles import check
 
 
 def keep_memory() -> None:
@@ -33,6 +34,7 @@ def choose_device(name: str = "auto") -> torch.device:
     Raises InputError for a device that is not here.
     """
     here = ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available() + ["cpu"]
+    check("DEVICE", name)
     if name == "auto":
         return torch.device(here[0])
     kind, _, number = name.partition(":")

@@ -20,7 +20,7 @@ import pandas as pd
 from safetensors.numpy import load_file
 from tqdm import tqdm
 
-from helpers import cells, weights
+from helpers import cells, profiles, weights
 from helpers.files import REPOSITORY, InputError, Stopped, count, first_line, relative, replacing
 from helpers.metrics import refuse_infinite
 
@@ -46,6 +46,16 @@ with open(os.devnull, "w") as nowhere:  # where TensorFlow's start-up messages m
 keras.config.set_image_data_format("channels_last")  # whatever the person's ~/.keras/keras.json says
 keras.config.set_floatx("float32")
 keras.config.set_epsilon(1e-7)
+
+
+def device(name: str) -> str:
+    """The device in words; name: "auto", "cpu", or a GPU's. Raises InputError for one that is not to be had."""
+    profiles.check("DEVICE", name)
+    if name not in ("auto", "cpu") and not HAS_GPU:
+        raise InputError(f'DEVICE is "{name}", and Keras finds no GPU here: set "auto" or "cpu".')
+    if name == "cpu" and HAS_GPU and sys.platform != "darwin":
+        raise InputError('DEVICE is "cpu", and Keras has the GPU already: restart the kernel and run from the top.')
+    return f"{'GPU' if HAS_GPU else 'CPU'}, Keras on {keras.backend.backend()}"
 
 
 def choose_precision(gpu: bool, tries: int = 10) -> tuple[str, float]:
@@ -109,14 +119,15 @@ class Progress(keras.callbacks.Callback):
 def progress(label: str, checkpoint: Checkpoint | None = None) -> Iterator[list[keras.callbacks.Callback]]:
     """The callbacks of a training, for the time that it takes: its bar, and its checkpoint if there is one.
 
-    Raises Stopped at Ctrl-C, in one line.
+    Raises Stopped at Ctrl-C, in one line, and InputError where a parameter is not what it was.
     """
+    profiles.current()
     bar = Progress(label)
     try:
         yield [bar, *([checkpoint] if checkpoint else [])]
     except KeyboardInterrupt:
         done, saved = (len(checkpoint.rows), checkpoint.saved) if checkpoint else (bar.epoch, 0)
-        raise Stopped(done + 1, bar.params["epochs"], saved) from None
+        raise Stopped(done + 1, (bar.params or {}).get("epochs", 1), saved) from None
     finally:
         if bar.bar is not None:
             bar.bar.close()
@@ -168,6 +179,7 @@ def checkpoint(name: str, model: keras.Model, settings: object) -> Checkpoint:
 
     The notebook's training begins here: what it has of an earlier one is dropped.
     """
+    profiles.current()
     cells.drop(*cells.TRAINED)
     digest = zlib.crc32(repr((settings, architecture(model))).encode())
     return Checkpoint(REPOSITORY / "runs" / "checkpoints" / f"{name}-{digest:08x}.weights.h5")

@@ -57,14 +57,15 @@ PARAMETERS = {  # a new parameter of a notebook is one row
     "TRANSLATE": _whole(0, 31),
     **dict.fromkeys(("VALIDATION_IMAGES", "RESNET_SEEDS"), _whole(0)),
     **dict.fromkeys(("EPOCHS", "BATCH_SIZE", "TRAIN_IMAGES", "TEST_IMAGES"), _whole(1)),
-    **dict.fromkeys(("COMPARISON_EPOCHS", "COMPARISON_IMAGES", "CALIBRATION_IMAGES", "ROUNDS", "PICTURES"), _whole(1)),
+    "COMPARISON_IMAGES": _whole(100),
+    **dict.fromkeys(("COMPARISON_EPOCHS", "CALIBRATION_IMAGES", "ROUNDS", "PICTURES"), _whole(1)),
     **dict.fromkeys(("TAIL_IMAGES", "TAIL_STEPS", "TAIL_SEEDS", "DRAWS", "TUNING_STEPS", "SEVEN_STEPS"), _whole(1)),
     **dict.fromkeys(("AUGMENT_SEEDS", "AUGMENT_IMAGES"), _whole(1)),
     "RESOLUTION": (
         lambda v: _side(v) or _each(_side)(v),
         "a whole number from 1 to 32, or a list with one for each epoch",
     ),
-    "WIDTHS": (_each(_whole(1)[0], 3), "a list of three whole numbers from 1"),
+    "WIDTHS": (_each(_whole(2)[0], 3), "a list of three whole numbers from 2"),
     "OPTIMIZER": _one_of("muon", "sgd"),
     **dict.fromkeys(("LEARNING_RATE", "OTHER_LEARNING_RATE", "TRIAL_MINUTES"), _rate),
     **dict.fromkeys(("MOMENTUM", "WARMUP", "WEIGHT_DECAY", "DROPOUT", "LABEL_SMOOTHING"), _part),
@@ -126,6 +127,7 @@ def settle(namespace: dict, *, gpu: bool) -> dict:
     Raises InputError for a value that cannot be meant, and for a dictionary without an entry for the profile.
     """
     _settled.update(_values(namespace, gpu), gpu=gpu)
+    _settled["filled"] = _settled["places"]["PROFILE"]  # whose values the parameters have
     cells.namespace = namespace
     namespace.update(_settled["places"], **_settled["values"])
     with contextlib.suppress(ImportError, AttributeError):  # not in Jupyter
@@ -150,7 +152,7 @@ def _values(namespace: dict, gpu: bool) -> dict:
         if _by_profile(value) and not {profile, _like(profile)} & value.keys():
             raise InputError(f'{name} is {value}, without a value for PROFILE "{profile}": give it one.')
         values[name] = _of(value, profile)
-    if (was := _settled.get("places", {}).get("PROFILE", profile)) != profile and not tables:
+    if (was := _settled.get("filled", profile)) != profile and not tables:
         raise InputError(f"PROFILE is {profile}, and the values are those of {was}: run again from the first cell on.")
     values["PROFILE"] = profile
     places = {name: values.pop(name) for name in PLACES & values.keys()}
@@ -162,6 +164,7 @@ def _after_cell(*_) -> None:
     try:
         now = _values(cells.namespace, _settled["gpu"])
         cells.namespace.update(now["places"], **now["values"])
+        _settled["filled"] = now["places"]["PROFILE"]
         current()
     except InputError as error:
         print(error)

@@ -55,7 +55,8 @@ def begin(model: str, notebook: str, profile: str, seed: int, hyperparameters: d
     elif own and not own_folder(run):
         print(f"Images/ keeps the figures of another run of this model: these go to {folder}/.")
     if any(_begun.get(key) != run[key] for key in run.keys() - {"git_commit"}):
-        made = "train validation untouched x_train y_train subset chosen comparison floor model optimizer schedule"
+        made = ("train validation untouched x_train y_train subset chosen comparison floor model optimizer schedule "
+                "skip_finding schedule_finding ends margin apart final speedup")  # fmt: skip
         cells.drop(*made.split(), *cells.TRAINED)
         _begun.clear()
     _begun.update(run)  # with its architecture, where the run goes on
@@ -77,6 +78,13 @@ def built(run: dict, *, architecture: str, layers: list[str]) -> None:
         print(f"Unlike its record in results/: {', '.join(changes)}.\nOutputs go to {folder}/.")
 
 
+def complete(run: dict, history: pd.DataFrame) -> None:
+    """Raise InputError for a training that did not come to its end."""
+    epochs = run["hyperparameters"].get("EPOCHS", len(history))
+    if len(history) != epochs:
+        raise InputError(f"{len(history)} of {epochs} epochs are trained: run the training cell to its end first.")
+
+
 def write(
     run: dict,
     *,
@@ -95,9 +103,7 @@ def write(
     Raises InputError for a training that did not come to its end, a number that is not finite, and where the folder is
     not writable; a record that is there stays then.
     """
-    epochs = run["hyperparameters"].get("EPOCHS", len(history))
-    if len(history) != epochs:
-        raise InputError(f"{len(history)} of {epochs} epochs are trained: run the training cell to its end first.")
+    complete(run, history)
     record = run | {
         "device": device, "precision": precision, "train_seconds": float(history["seconds"].sum()),
         "peak_memory_bytes": peak_memory_bytes(), "versions": versions(),

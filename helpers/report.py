@@ -43,8 +43,9 @@ def record_sections(records: list[dict], speed: dict[str, dict]) -> dict[str, st
     if speed.keys() >= {group[0]["model"] for group in groups}:
         table = table.assign(**{"best for": best_for(shown(records), speed)})
     flips = " *With flips*: the answers to an image and to its mirror image averaged, as many published figures are."
-    devices = "; ".join(dict.fromkeys(f"{group[0]['device']}, {group[0]['precision']}" for group in groups))
+    devices = "; ".join(dict.fromkeys(f"{group[0]['device']}, {group[0]['precision']}" for group in groups[::-1]))
     note = f"Profile {', '.join(dict.fromkeys(group[0]['profile'] for group in groups))}; trained on {devices}."
+    note += " *±*: the spread over seeds; *training*: the quickest of them, on shared machines; findings: of seed 0."
     note += flips if "with flips" in table else ""
     f1 = pd.DataFrame({name: {
         label: f"{np.mean([r['test']['per_class'][label]['f1'] for r in group]):.3f}"
@@ -115,8 +116,9 @@ def beyond(records: list[dict], studied: list[dict]) -> dict[str, str]:
     others = [r for r in records if r["model"] not in THREE]
     shown_of = ["model", "test accuracy", "parameters", "training"]
     rows = comparison_table(others).reindex(columns=shown_of).to_dict("records") if others else []
+    heading = "## Beyond the three\n\n"
     if not studied:
-        return {"beyond": markdown(pd.DataFrame(rows))} if rows else {}
+        return {"beyond": f"{heading}{markdown(pd.DataFrame(rows))}"} if rows else {}
     best = min(studied, key=lambda r: PROFILES.index(r["profile"]))
     for row in best["table"]:
         bought = {name: f"{value:.1%}" for name, value in row.items() if name.endswith((" min", " epoch", " epochs"))}
@@ -125,7 +127,7 @@ def beyond(records: list[dict], studied: list[dict]) -> dict[str, str]:
                      "pictures/s": f"{row['pictures a second']:,.0f}"})  # fmt: skip
     note = f"Test accuracy after the same minutes or epochs; profile {best['profile']}, {best['device']}."
     findings = "\n".join(f"- {finding}" for finding in best["findings"])
-    return {"beyond": f"{markdown(pd.DataFrame(rows).fillna(''))}\n\n{note}\n\n{findings}"}
+    return {"beyond": f"{heading}{markdown(pd.DataFrame(rows).fillna(''))}\n\n{note}\n\n{findings}"}
 
 
 def sections(folder: Path) -> dict[str, str]:

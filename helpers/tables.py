@@ -76,7 +76,8 @@ def runs(path: Path) -> Styler:
     """All runs of a record's model, profile and data: what each has otherwise than the record in results/, and whether
     this one (`path`) is better on the validation images, image by image, by more than chance. The best comes first.
 
-    Runs with the same values and layers are one row. Where none has validation images, the test accuracy is shown.
+    Runs with the same values and layers are one row. Where none has validation images, the test accuracy is shown, and
+    the runs stand as they were found.
     """
     roots = [place for base in (REPOSITORY, output_folder()) for place in (base, *sorted((base / "runs").glob("*")))]
     found: dict[str, dict] = {}
@@ -91,8 +92,9 @@ def runs(path: Path) -> Styler:
     base = min((r for r in (mine, *others) if r["kept"]), key=lambda r: r["seed"], default=mine)
     rows = [_run_row(r, mine, base) for r in (mine, *others)]
     score = next((name for name in ("validation accuracy", "test accuracy") if any(name in row for row in rows)), "")
-    table = pd.DataFrame(rows).sort_values(score, ascending=False, kind="stable", na_position="last")
-    if score[0] == "v":
+    table = pd.DataFrame(rows)
+    if score[0] == "v":  # nothing is called best by the test images
+        table = table.sort_values(score, ascending=False, kind="stable", na_position="last")
         table = table.drop(columns="test accuracy", errors="ignore")
     table = pd.concat([table[:12], table[12:].query("mark == 'this run'")])
     table[score] = [f"{value:.2%}" if value == value else "" for value in table[score]]

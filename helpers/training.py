@@ -73,6 +73,8 @@ def fit(
         cells.drop(*cells.TRAINED)
     history = checkpoints.resume(checkpoint, state, settings) if checkpoint else []
     model.trained_before, saved = True, len(history) if checkpoint and checkpoint.exists() else None
+    if saved is None and cells.namespace and cells.namespace.get("model") is not model:
+        saved = 0  # its cell makes it anew
     resumed, correct = bool(history), None
     bar = tqdm(
         total=epochs * len(train), initial=len(history) * len(train), unit="step", file=sys.stdout, ncols=96,

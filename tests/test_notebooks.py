@@ -261,7 +261,7 @@ SILLY = {
     "OPTIMIZER = 'adam'": 'OPTIMIZER is "adam": expected "muon" or "sgd".',
     "LEARNING_RATE = '0.1'": 'LEARNING_RATE is "0.1": expected a number above 0.',
     "LABEL_SMOOTHING = 2": "LABEL_SMOOTHING is 2: expected a number from 0 to below 1.",
-    "WIDTHS = [8, 8]": "WIDTHS is [8, 8]: expected a list of three whole numbers from 1.",
+    "WIDTHS = [8, 8]": "WIDTHS is [8, 8]: expected a list of three whole numbers from 2.",
     "TEST_IMAGES = 0": "TEST_IMAGES is 0: expected a whole number from 1.",
     "FLIP = 1": 'FLIP is 1: expected "alternating", True or False.',
 }

@@ -129,6 +129,20 @@ def test_a_value_that_cannot_be_meant_is_named(name, value, expected):
     assert profiles.settle({"CUTOUT": np.int64(8), "RESOLUTION": 16}, gpu=False) == {"CUTOUT": 8, "RESOLUTION": 16}
 
 
+def test_another_profile_in_a_running_kernel_is_taken(monkeypatch, capsys):
+    given = {"EPOCHS": {"full": 18, "quick": 2}, "IMAGES": 5}
+    monkeypatch.setattr(profiles, "_settled", {})
+    notebook = {"PROFILE": "full"} | given
+    assert profiles.settle(notebook, gpu=False)["EPOCHS"] == 18 and notebook["EPOCHS"] == 18
+    notebook.update({"PROFILE": "quick"} | given)  # the first cell, run again
+    profiles._after_cell()
+    assert notebook["EPOCHS"] == 2 and "run again from the cell below “Set-up” on" in capsys.readouterr().out
+    assert profiles.settle(notebook, gpu=False)["EPOCHS"] == 2
+    notebook["PROFILE"] = "full"  # typed elsewhere: the values are still those of quick
+    with pytest.raises(InputError, match="the values are those of quick: run again from the first cell on"):
+        profiles.settle(notebook, gpu=False)
+
+
 def test_announcement_says_how_long_it_takes_and_how_to_get_the_full_profile(capsys):
     given = {"IMAGES": {"full": 50_000, "quick": 10_000, "smoke": 100}, "EPOCHS": {"full": 18, "quick": 2, "smoke": 1}}
     for values in ({"PROFILE": "full"}, {"PROFILE": "quick"}, {"PROFILE": "smoke"}, {"PROFILE": "quick", "EPOCHS": 3}):
@@ -307,8 +321,11 @@ def test_what_was_made_for_other_values_or_another_network_refuses_to_be_used(re
         ("history", "history['loss']"),
         ("history", "len(history) * 2"),
     ):
-        with pytest.raises(InputError, match=rf"^{name} is of an earlier run: run again from the cell that makes it\."):
+        with pytest.raises(
+            InputError,
+            match=rf"^{name} is not there yet, or of an earlier run: run again from the cell that makes it\.",
+        ):
             eval(use, dict(notebook))
     assert (notebook["train"], notebook["model"], notebook["mine"]) == ([1], [2], [5])
     begin(LEARNING_RATE=0.3)
-    assert [isinstance(notebook[name], cells.Older) for name in notebook] == [True, True, True, True, False]
+    assert [name for name in notebook if not isinstance(notebook[name], cells.Older)] == ["mine"]

@@ -109,7 +109,8 @@ def test_models_beyond_the_three_have_a_table_of_their_own(saved):
            "parameters": 1_234_567, "operations": 8e7, "pictures a second": 1_000.4}  # fmt: skip
     study = {"profile": "quick", "device": "one CPU", "table": [vit], "findings": ["Time is what it lacks."]}
     text = report.beyond(own, [study, study | {"profile": "smoke", "table": []}])["beyond"]
-    header, _, mine, theirs, *rest = text.splitlines()
+    title, _, header, _, mine, theirs, *rest = text.splitlines()
+    assert title == "## Beyond the three"
     assert header == "| model | test accuracy | parameters | training | 15 min | 8 epochs | forward | pictures/s |"
     assert mine == "| my_own | 91.10% (one run) | 1.23 M | 1.0 min |  |  |  |  |"
     assert theirs == "| Vision Transformer |  | 1.23 M |  | 75.0% | 70.0% | 80 MFLOP | 1,000 |"
