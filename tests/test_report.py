@@ -115,7 +115,7 @@ def test_models_beyond_the_three_have_a_table_of_their_own(saved):
     assert mine == "| my_own | 91.10% (one run) | 1.23 M | 1.0 min |  |  |  |  |"
     assert theirs == "| Vision Transformer |  | 1.23 M |  | 75.0% | 70.0% | 80 MFLOP | 1,000 |"
     assert "profile quick, one CPU." in rest[1] and rest[-1] == "- Time is what it lacks."
-    assert report.beyond(own, [])["beyond"].count("\n") == 2 and report.beyond(own[:1], []) == {}
+    assert report.beyond(own, [])["beyond"].count("\n") == 4 and report.beyond(own[:1], []) == {}
 
 
 @pytest.mark.parametrize(
