@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
@@ -63,7 +64,7 @@ def test_notebook_outputs_are_clean(path):
     figures = sum("image/png" in o.get("data", {}) for o in shown)
     assert figures >= (8 if path in NOTEBOOKS else 2), "a notebook shows its figures"
     assert not [o for o in shown if "\r" in o.get("text", "")], "progress bars show their last state only"
-    for one, other in zip(shown, shown[1:]):
+    for one, other in pairwise(shown):
         assert not one.get("name") == other.get("name") == "stdout" or one.text.endswith("\n"), "of a bar, one line"
     text = json.dumps(shown)
     assert not re.search(r"(?<![\w.])/(home|root|Users|tmp|work|content)/\w|[A-Z]:\\\\\\\\", text), "no absolute paths"
