@@ -1,6 +1,7 @@
 """helpers.keras_runs: checkpoints, weights, precision and counts of notebook 1's networks (run by test_keras.py)."""
 
 import importlib
+import json
 import os
 from unittest.mock import Mock
 
@@ -99,3 +100,10 @@ def test_ctrl_c_and_a_loss_that_is_no_longer_finite_end_a_training_in_one_line(t
     with pytest.raises(error, match=f"^{words}"), runs.progress("test", checkpoint) as callbacks:
         model.fit(IMAGES, LABELS, batch_size=10, epochs=3, callbacks=callbacks, verbose=0)
     assert checkpoint.path.exists() == (error is Stopped), "no epoch without a finite loss is kept"
+
+
+def test_committed_weights_give_their_records_accuracy(cifar):
+    record = json.loads((REPOSITORY / "results" / "keras_baseline-full-seed0.json").read_text(encoding="utf-8"))
+    answer, _ = runs.answering(REPOSITORY / "weights" / "keras_baseline-full-seed0.safetensors")
+    right = answer(cifar.test_images)[0].argmax(1) == cifar.test_labels
+    assert right.mean() == pytest.approx(record["test"]["accuracy"], abs=0.0005)
