@@ -5,8 +5,8 @@
 Every run is the notebook's full profile with another value, in miniature, and leaves its record in results/<set>/. A
 run whose record is there is not made again: delete the folder for that. "ablations" undoes what matters most, on few
 images; "choices" asks, with more images and two seeds, what is worth little or nothing; "biases" and "length" ask again
-where that left a doubt, with more seeds and with all epochs. (Values that notebook 2 has no more are read, not run; so
-are the runs of notebook 3 in "resnet18".)
+where that left a doubt, with more seeds and with all epochs; "wider" asks what more epochs and augmentation bring.
+(Values that notebook 2 has no more are read, not run; so are the runs of notebook 3 in "resnet18".)
 """
 
 import json
@@ -41,6 +41,11 @@ SETS = {  # the values and seeds of all runs of a set, and what each run has oth
         "the recipe": {},
         "cutout of 12 pixels": {"CUTOUT": 12},
         "cutout of 12 pixels and label smoothing of 0.1": {"CUTOUT": 12, "LABEL_SMOOTHING": 0.1},
+    }),
+    "wider": ({"EPOCHS": 40, "TRAIN_IMAGES": 45_000, "VALIDATION_IMAGES": 5_000, "TEST_IMAGES": 10_000}, [0], {
+        "the recipe": {},
+        "TrivialAugment": {"AUGMENT": "trivial"},
+        "cutout of 8 pixels": {"AUGMENT": "cutout"},
     }),
     "resnet18": ({"EPOCHS": 21, "TRAIN_IMAGES": 45_000, "VALIDATION_IMAGES": 5_000, "TEST_IMAGES": 10_000}, [0], {
         "neither": {},
