@@ -10,8 +10,6 @@ from helpers.files import InputError
 
 pytest.importorskip("skimage", reason="needs pip install -r further/requirements.txt")
 pytest.importorskip("captum", reason="needs pip install -r further/requirements.txt")
-from skimage.data import astronaut, chelsea, coffee, rocket
-
 from further import attention, corruptions, people, study
 
 NAMES = [*corruptions.CORRUPTIONS]
@@ -80,7 +78,9 @@ def test_network_looked_somewhere_and_shows_it():
 
 def test_cat_is_a_cat_and_another_thing_gets_an_answer_and_a_flag():
     classifier = predict.load()
-    table = classifier([chelsea(), coffee(), rocket(), astronaut()])
+    photographs = pytest.importorskip("skimage.data")
+    names = ("chelsea", "coffee", "rocket", "astronaut")
+    table = classifier([getattr(photographs, name)() for name in names])
     assert table[list(data.CLASS_NAMES)].idxmax(axis=1)[0] == "cat" and not table[predict.UNLIKE][0]
     assert table[predict.UNLIKE].notna().all()
 
