@@ -318,7 +318,8 @@ def pytorch_again(path: Path, output: Path, parameters: dict) -> None:
         assert changed in person.type("LEARNING_RATE = 0.01"), "at once"
         assert changed in person.run("optimizer = ")[0]
         assert person.run("hyperparameters = ", "model = ") == []
-        assert person.run("optimizer = ", "plots.save")[0].startswith("InputError: model is not there yet, or of an earlier run")
+        first, *_ = person.run("optimizer = ", "plots.save")
+        assert first.startswith("InputError: model is not there yet, or of an earlier run")
         assert record.read_bytes() == before
         for left in checkpoints(path):  # of the run that was interrupted
             left.unlink()
