@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import copy
+import ctypes
 import functools
 import html
 import io
@@ -61,6 +63,8 @@ Trained on the 50,000 small photographs that CIFAR-10 has for it, it knows ten k
 Your pictures stay on {}; their files are deleted with the answer."""
 pool = ThreadPoolExecutor(4)
 torch.set_num_threads(1)  # several answers side by side, not one on all cores
+with contextlib.suppress(OSError, AttributeError):  # glibc: two pools of memory for all threads, not one for each
+    ctypes.CDLL("libc.so.6").mallopt(-8, 2)  # M_ARENA_MAX
 
 
 @functools.cache
