@@ -86,8 +86,7 @@ def models() -> list[tuple[str, str]]:
     speeds = json.loads((folder / "benchmarks" / "inference.json").read_text(encoding="utf-8"))["measurements"]
     speed = {row["model"]: row["milliseconds"] for row in speeds}
     for name in predict.at_hand():
-        costs = f"{speed[name]:.0f} ms a picture (benchmark)"
-        found.append((f"{records.MODELS[name]}: {known[name]:.1%} right, {costs}", name))
+        found.append((f"{records.MODELS[name]}: {known[name]:.1%} right, in about {speed[name]:.0f} ms", name))
     return found
 
 
