@@ -43,7 +43,7 @@ from helpers.files import InputError
 from helpers.pretrained import Pretrained
 
 UPLOADS = Path(os.environ["GRADIO_TEMP_DIR"]).resolve()
-PATIENCE = 30  # seconds for an answer
+PATIENCE, LARGEST_FRAME = 30, 2_000_000  # seconds for an answer, bytes of a camera's picture
 SHOWN = 360  # pixels of a picture's longer side on the page
 EXAMPLES = {"a cat": "chelsea", "a horse": "horse", "a rocket": "rocket", "a cup": "coffee"}  # free, in scikit-image
 OPEN = ("config", "assets/", "static/", "theme.css", "queue/", "upload", "file=", "heartbeat/", "stream/",
@@ -188,7 +188,10 @@ def uploaded(path: str | None, name: str, fit: str) -> tuple:
 
 def glance(encoded: str, name: str, fit: str) -> str:
     """The answer to a picture of the camera."""
-    with Image.open(io.BytesIO(base64.b64decode(encoded)), formats=predict.FORMATS) as image:
+    content = base64.b64decode(encoded)
+    if len(content) > LARGEST_FRAME or content.count(b"\xff\xda") > predict.MOST_SCANS:
+        raise InputError("this is no picture of a camera: it is too large, or takes too long to decode.")
+    with Image.open(io.BytesIO(content), formats=predict.FORMATS) as image:
         return answer({fit: predict.pixels(image, fit)}, name, fit)
 
 
