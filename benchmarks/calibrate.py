@@ -72,18 +72,16 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def asked(classifier: predict.Classifier, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (n, 10), with the temperature of the classifier, and features (n, f)."""
+    """Logits (n, 10), not divided by a temperature, and features (n, f)."""
     found = []
     for start in range(0, len(pictures), 250):
         part = pictures[start : start + 250]
         if classifier.name == "keras_baseline":
             found.append([np.asarray(one) for one in classifier.module(part, training=False)])
             continue
-        module = classifier.module
         with torch.inference_mode():
-            x = torch.from_numpy(np.ascontiguousarray(part)).permute(0, 3, 1, 2).float() / 255
-            features = module.features((x - module.mean) / module.std)
-            found.append((module.head(features).numpy(), features.numpy()))
+            features = classifier.module.described(torch.from_numpy(np.ascontiguousarray(part)).permute(0, 3, 1, 2))
+            found.append((classifier.module.head(features).numpy(), features.numpy()))
     return tuple(np.concatenate(part) for part in zip(*found))
 
 

@@ -41,9 +41,8 @@ class Pretrained(nn.Module):
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         return self.both(pictures)[0]
 
-    def both(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The logits, and how close each picture is to what was seen, (n,): the length of its vector of features, or
-        where their means are known, the cosine to those of the nearest class."""
+    def described(self, pictures: torch.Tensor) -> torch.Tensor:
+        """The features that reach the last layer, (n, f)."""
         x = pictures if pictures.is_floating_point() else pictures.float() / 255
         if pictures.is_floating_point() and not torch.compiler.is_compiling() and len(x):
             low, high = (float(end) for end in x.detach().aminmax())
@@ -53,7 +52,12 @@ class Pretrained(nn.Module):
         if (height, width) != (32, 32):
             side = min(height, width)
             x = _shares(height, side).to(x) @ x @ _shares(width, side).to(x).T
-        features = self.features((x - self.mean) / self.std)
+        return self.features((x - self.mean) / self.std)
+
+    def both(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The logits, and how close each picture is to what was seen, (n,): the length of its vector of features, or
+        where their means are known, the cosine to those of the nearest class."""
+        features = self.described(pictures)
         likeness = features.norm(dim=1) if self.means is None else (F.normalize(features) @ self.means.T).amax(1)
         return self.head(features) / self.temperature, likeness
 
