@@ -5,7 +5,7 @@
 Every run is the notebook's full profile with another value, in miniature, and leaves its record in results/<set>/. A
 run whose record is there is not made again: delete the folder for that. "ablations" undoes what matters most, on few
 images; "choices" asks, with more images and two seeds, what is worth little or nothing; "biases" and "length" ask again
-where that left a doubt, with more seeds and with all epochs; "wider" asks what more epochs and augmentation bring.
+where that left a doubt, with more seeds and with all epochs.
 (Values that notebook 2 has no more are read, not run; so are the runs of notebook 3 in "resnet18".)
 """
 
@@ -26,7 +26,8 @@ from helpers.files import REPOSITORY, STAND_IN, InputError, output_folder, write
 from helpers.metrics import unpacked
 
 SETS = {  # the values and seeds of all runs of a set, and what each run has otherwise
-    "ablations": ({"EPOCHS": 12, "TRAIN_IMAGES": 15_000, "VALIDATION_IMAGES": 10_000, "TEST_IMAGES": 1_000}, [0], {
+    "ablations": ({"EPOCHS": 12, "TRAIN_IMAGES": 15_000, "VALIDATION_IMAGES": 10_000, "TEST_IMAGES": 1_000,
+                   "CUTOUT": 0}, [0], {
         "the recipe": {},
         "SGD instead of Muon for the filters": {"OPTIMIZER": "sgd", "LEARNING_RATE": 0.75, "MOMENTUM": 0.85},
         "no shortcut in the blocks": {"SHORTCUT": False},
@@ -41,11 +42,6 @@ SETS = {  # the values and seeds of all runs of a set, and what each run has oth
         "the recipe": {},
         "cutout of 12 pixels": {"CUTOUT": 12},
         "cutout of 12 pixels and label smoothing of 0.1": {"CUTOUT": 12, "LABEL_SMOOTHING": 0.1},
-    }),
-    "wider": ({"EPOCHS": 40, "TRAIN_IMAGES": 45_000, "VALIDATION_IMAGES": 5_000, "TEST_IMAGES": 10_000}, [0], {
-        "the recipe": {},
-        "TrivialAugment": {"AUGMENT": "trivial"},
-        "cutout of 8 pixels": {"AUGMENT": "cutout"},
     }),
     "resnet18": ({"EPOCHS": 21, "TRAIN_IMAGES": 45_000, "VALIDATION_IMAGES": 5_000, "TEST_IMAGES": 10_000}, [0], {
         "neither": {},
@@ -97,7 +93,7 @@ def right(made: dict) -> np.ndarray:
 
 def published(kind: str) -> tuple[list[dict], list[dict], str]:
     """The table of a set, the numbers behind it, and its note; what has not run before runs now."""
-    (epochs, images, validated, _), seeds, tried = SETS[kind][0].values(), *SETS[kind][1:]
+    (epochs, images, validated, *_), seeds, tried = SETS[kind][0].values(), *SETS[kind][1:]
     wanted = [values | {"SEED": seed} for values in tried.values() for seed in seeds]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         made = list(pool.map(partial(record, kind), wanted))
