@@ -106,7 +106,6 @@ DAMAGED = {
     "flipped bit": flipped(FILES["data_batch_2"]),
     "cut": FILES["data_batch_2"][:-2000],
     "page": b"<html>404 not found</html>",
-    "19 labels": pickle.dumps({b"data": np.zeros((20, 3072), np.uint8), b"labels": [3] * 19}),
 }
 
 
@@ -114,7 +113,7 @@ DAMAGED = {
 def test_damaged_file_is_named_and_passed_over_where_another_place_serves(shelf, elsewhere, capsys, content):
     folder = write_folder(elsewhere / "working" / "data", data_batch_2=content)
     message = error_of()
-    found = f"data_batch_2 is damaged: its MD5 is {md5(content)}, expected {md5(FILES['data_batch_2'])} ("
+    found = f"data_batch_2 is damaged: its MD5 is {md5(content)}, expected {md5(FILES['data_batch_2'])}."
     assert message.startswith(f"{folder}: {found}")
     assert message.endswith("\nMove that folder away and run the same again, which unpacks or fetches it anew.")
     with pytest.raises(data.DataError, match="data_batch_2 is damaged"):
@@ -124,15 +123,13 @@ def test_damaged_file_is_named_and_passed_over_where_another_place_serves(shelf,
     assert capsys.readouterr().out == message.splitlines()[0] + "\n"
 
 
-@pytest.mark.parametrize("function", ["os\nmkdir", "numpy\nsave"])
-def test_pickle_that_runs_code_is_refused_and_not_run(shelf, function):
-    marker = shelf / "it-ran.npy"
-    content = f"c{function}\n(V{marker}\nI1\ntR.".encode()  # the pickle of the value of function(marker, 1)
+def test_file_of_other_content_is_not_unpickled(shelf):
+    content = f"cos\nmkdir\n(V{shelf / 'it-ran'}\nI1\ntR.".encode()  # the pickle of os.mkdir(it-ran, 1)
     write_folder(shelf, test_batch=content)
-    assert "test_batch is not a CIFAR-10 file: it asks for" in error_of(shelf)
-    assert not marker.exists()
+    assert "test_batch is damaged: its MD5 is" in error_of(shelf)
+    assert not (shelf / "it-ran").exists()
     pickle.loads(content)
-    assert marker.exists(), "the attack itself does not work, so this test shows nothing"
+    assert (shelf / "it-ran").exists(), "the attack itself does not work, so this test shows nothing"
 
 
 @pytest.mark.parametrize("content", [CONTENT[:-1], flipped(CONTENT), b"<html>"], ids=["short", "flipped", "page"])
@@ -144,7 +141,7 @@ def test_damaged_archive_is_named_and_left(shelf, content):
 
 
 def test_real_data_is_that_of_every_record_and_has_this_mean_and_standard_deviation(cifar):
-    assert cifar.fingerprint == "sha256:82e0267fb55400d74bc3b66b6f79d073f8e09170d44291368b1d163f7fcdc550"
+    assert cifar.official
     channels, values = np.moveaxis(cifar.train_images, -1, 0), np.arange(256) / 255
     shares = np.stack([np.bincount(channel.ravel(), minlength=256) / channel.size for channel in channels])
     np.testing.assert_allclose(data.MEAN, shares @ values, atol=6e-5)
