@@ -53,16 +53,11 @@ def training_curves(histories: dict[str, pd.DataFrame], title: str, choice: pd.D
     axes[1].set(ylabel="accuracy", title="Accuracy")
     _percent(axes[1].yaxis)
     axes[1].legend(fontsize=9)
-    _explain(fig, choice)
-    return fig
-
-
-def _explain(fig: Figure, choice: pd.DataFrame | None) -> None:
-    """Below the axes: whose validation curve is shown."""
     if choice is not None:
         last = choice["validation_accuracy"].iloc[-1]
         fig.supxlabel("This run learned from all images; the validation curve is of a run of the same recipe with some "
                       f"set aside: {last:.1%} in the end.", fontsize=9, color="0.35")  # fmt: skip
+    return fig
 
 
 def _curve(
@@ -215,36 +210,6 @@ def gradient_sizes(sizes: dict[tuple, list[float]], losses: dict[tuple, list[flo
 
 
 # ---------------------------------------------------------------------------------------- comparisons
-
-
-def performance(
-    history: pd.DataFrame, scores: dict, table: pd.DataFrame, title: str, choice: pd.DataFrame | None = None
-) -> Figure:
-    """How a network learned, and its recall by class. table: `metrics.per_class(...)`; scores: `metrics.summary`;
-    choice: of `records.choice`, for a run without validation images."""
-    choice = None if "validation_loss" in history else choice
-    fig, axes = headed(title, 1, 3, figsize=(13, max(3.9, 0.25 * len(table))), width_ratios=[1, 1, 1.15])
-    loss, accuracy, right = axes
-    for ax, score in ((loss, "loss"), (accuracy, "accuracy")):
-        _curve(ax, history, score, choice=choice)
-        ax.set_title(score.capitalize())
-    accuracy.axhline(scores["accuracy"], color="0.4", linestyle=":", label="test, at the end")
-    for ax in (loss, accuracy):
-        _mark_resolutions(ax, history)
-    loss.set_ylabel("cross-entropy (nats)")
-    accuracy.set_ylabel("accuracy")
-    _percent(accuracy.yaxis)
-    accuracy.legend(fontsize=9, loc="lower right", bbox_to_anchor=(1, 0.08), frameon=True, framealpha=1, edgecolor="w")
-    recall = table["recall"].sort_values()
-    least = max(recall.min() - 0.02, 0)
-    right.hlines(range(len(recall)), least, recall, color="0.75", linewidth=2, zorder=1)
-    right.plot(recall, range(len(recall)), "o", color=COLORS[0])
-    right.set_yticks(range(len(recall)), short(recall.index))
-    right.set(xlabel="share of the class that is recognised", title="Recall by class", xlim=(least, 1))
-    _percent(right.xaxis)
-    right.grid(axis="x", alpha=0.3)
-    _explain(fig, choice)
-    return fig
 
 
 def model_comparison(groups: list[list[dict]], claims: dict[str, tuple[float, float, float]], device: str) -> Figure:

@@ -74,21 +74,19 @@ def test_training_curves_draw_train_dashed_and_validation_solid_a_colour_a_run()
 @pytest.mark.parametrize(("sides", "shown"), [([16, 16, 32], ["16 px", "32 px"]), (32, [])])
 def test_changes_of_the_images_size_are_marked(sides, shown):
     history = HISTORY.assign(resolution=sides)
-    curves = plots.training_curves({"ResNet-18": history}, "Small images first").axes
-    for ax in (*curves, *plots.performance(history, SCORES, TABLE, "ResNet-18").axes[:2]):
+    for ax in plots.training_curves({"ResNet-18": history}, "Small images first").axes:
         assert labels(ax.texts) == shown
         assert [2.5, 2.5] in [list(line.get_xdata()) for line in ax.lines] or not shown, "between epochs 2 and 3"
 
 
 def test_a_run_without_validation_images_shows_the_curve_of_the_run_that_had_them():
-    for fig in (plots.training_curves({"CNN": TRAINED}, "CNN", choice=HISTORY),
-                plots.performance(TRAINED, SCORES, TABLE, "CNN", HISTORY)):  # fmt: skip
-        assert fig.get_suptitle() == "CNN"
-        for ax, score in zip(fig.axes, ("loss", "accuracy")):
-            np.testing.assert_array_equal(ax.lines[0].get_ydata(), TRAINED[f"train_{score}"])
-            np.testing.assert_array_equal(ax.lines[1].get_ydata(), HISTORY[f"validation_{score}"])
-        assert labels(fig.axes[1].get_legend().get_texts())[:2] == ["train", "validation (its own run)"]
-        assert f"{HISTORY['validation_accuracy'].iloc[-1]:.1%} in the end" in fig.get_supxlabel()
+    fig = plots.training_curves({"CNN": TRAINED}, "CNN", choice=HISTORY)
+    assert fig.get_suptitle() == "CNN"
+    for ax, score in zip(fig.axes, ("loss", "accuracy")):
+        np.testing.assert_array_equal(ax.lines[0].get_ydata(), TRAINED[f"train_{score}"])
+        np.testing.assert_array_equal(ax.lines[1].get_ydata(), HISTORY[f"validation_{score}"])
+    assert labels(fig.axes[1].get_legend().get_texts()) == ["train", "validation (its own run)"]
+    assert f"{HISTORY['validation_accuracy'].iloc[-1]:.1%} in the end" in fig.get_supxlabel()
     own = plots.training_curves({"CNN": HISTORY}, "CNN", choice=HISTORY * 2)
     np.testing.assert_array_equal(own.axes[0].lines[1].get_ydata(), HISTORY["validation_loss"])
     assert own.get_supxlabel() == ""
@@ -123,15 +121,6 @@ def test_class_scores_put_the_hardest_class_at_the_bottom():
     dots = [dot.get_offsets() for dot in ax.collections if not dot.get_label().startswith("_")]
     for drawn, score in zip(dots, ("precision", "recall", "f1"), strict=True):
         np.testing.assert_allclose(drawn, np.column_stack([order[score], range(10)]))
-
-
-def test_performance_shows_the_test_accuracy_and_the_recall_of_each_class():
-    loss, accuracy, right = plots.performance(HISTORY, SCORES, TABLE, "ResNet-18").axes
-    assert labels(accuracy.get_legend().get_texts()) == ["train", "validation", "test, at the end"]
-    assert set(accuracy.lines[2].get_ydata()) == {SCORES["accuracy"]}
-    np.testing.assert_array_equal(loss.lines[1].get_ydata(), HISTORY["validation_loss"])
-    assert list(right.lines[0].get_xdata()) == sorted(TABLE["recall"])
-    assert labels(right.get_yticklabels()) == list(TABLE["recall"].sort_values().index)
 
 
 def test_feature_map_stacks_name_every_slab():
