@@ -51,7 +51,9 @@ def named(name: str) -> data.Cifar10:
     classes = tuple("abcdefghij") if name == "own images" else data.CLASS_NAMES
     if name == "stand-in":
         kind, classes = name, tuple(f"stand-in {k}" for k in range(10))
-    return data.Cifar10(images, labels, images, labels, classes, f"{kind}:0123", name == "CIFAR-10", "a test")
+    return data.Cifar10(
+        images, labels, images, labels, classes, data.OFFICIAL if name == "CIFAR-10" else f"{kind}:0123", "a test"
+    )
 
 
 def begin(model="custom_cnn", profile="full", seed=0, name="CIFAR-10", architecture="aaaa1111", **parameters) -> dict:
