@@ -47,13 +47,12 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def named(name: str) -> data.Cifar10:
     """Ten black images called "CIFAR-10", "CIFAR-10 (altered)", "own images" or "stand-in"."""
-    images, labels, kind = np.zeros((10, 32, 32, 3), np.uint8), np.arange(10), "sha256"
+    images, labels = np.zeros((10, 32, 32, 3), np.uint8), np.arange(10)
     classes = tuple("abcdefghij") if name == "own images" else data.CLASS_NAMES
+    fingerprint = data.OFFICIAL if name == "CIFAR-10" else "sha256:0123"
     if name == "stand-in":
-        kind, classes = name, tuple(f"stand-in {k}" for k in range(10))
-    return data.Cifar10(
-        images, labels, images, labels, classes, data.OFFICIAL if name == "CIFAR-10" else f"{kind}:0123", "a test"
-    )
+        fingerprint, classes = f"{name}:0123", tuple(f"stand-in {k}" for k in range(10))
+    return data.Cifar10(images, labels, images, labels, classes, fingerprint, "a test")
 
 
 def begin(model="custom_cnn", profile="full", seed=0, name="CIFAR-10", architecture="aaaa1111", **parameters) -> dict:
