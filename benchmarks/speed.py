@@ -100,7 +100,7 @@ def measure_training(sizes: SimpleNamespace, write: bool) -> None:
     place = f"{devices.device_name(device)}, {devices.precision_name(precision)}"
     recipe = build(CNN, "full", device, precision)
     size, epochs = min(recipe["BATCH_SIZE"], sizes.ours), recipe["EPOCHS"]
-    augmentation = {"augment": True} | {key: recipe[key.upper()] for key in ("flip", "translate")}
+    augmentation = {"augment": True} | {key: recipe[key.upper()] for key in ("flip", "translate", "cutout")}
     train = Batches(*draw(sizes.ours, 0, seed=0)[:2], batch_size=size, device=device, **augmentation)
     loss = nn.CrossEntropyLoss()
     cnn, resnet = loader(sizes.cnn, sizes.batch), loader(sizes.resnet, sizes.batch)

@@ -37,7 +37,9 @@ def record_sections(records: list[dict], speed: dict[str, dict]) -> dict[str, st
     records = [r for r in records if r["model"] in THREE]
     groups = headline(records)
     if not groups:
-        return dict.fromkeys(("comparison", "per-class", "findings", "errors"), "No records yet: `python run.py`.")
+        return dict.fromkeys(
+            ("comparison", "ours", "per-class", "findings", "errors"), "No records yet: `python run.py`."
+        )
     named = {title(group[0]): group for group in groups}
     table = comparison_table(records, speed).drop(columns=["data", "profile"])
     if speed.keys() >= {group[0]["model"] for group in groups}:
@@ -55,7 +57,10 @@ def record_sections(records: list[dict], speed: dict[str, dict]) -> dict[str, st
     findings += _long_findings(records)
     errors = [f"- **{name}**: {error_sentence(group[0]['test'], group[0]['class_names'])}"
               for name, group in named.items()]  # fmt: skip
+    ours = table.reindex(columns=["model", "test accuracy", "with flips", "training", "parameters"]).fillna("")
+    ours.insert(3, "epochs", [f"{len(group[0]['history'])}, the last" for group in shown(records)])
     return {
+        "ours": markdown(ours),
         "comparison": f"{markdown(table)}\n\n{note}{_quick_note(records)}",
         "per-class": markdown(f1.rename_axis("F1 by class").reset_index()),
         "findings": "\n".join(f"- {finding}" for finding in findings),

@@ -267,6 +267,24 @@ def test_another_model_or_other_settings_have_another_checkpoint_and_forget_dele
         assert list(tmp_path.glob("*.p*t")) == [tmp_path / "run2.pt"]
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_on_a_gpu_it_stops_resumes_and_predicts(tmp_path, precision):
+    model, train = network().to("cuda"), Batches(*DATA, batch_size=20, augment=True, device="cuda")
+    options = {
+        "optimizer": sgd(model.parameters()),
+        "epochs": 3,
+        "precision": precision,
+        "checkpoint": tmp_path / "a.pt",
+    }
+    with pytest.raises(Stopped):
+        training.fit(model, train, loss_function=interrupted_at(8), **options)
+    assert training.fit(model, train, **options).attrs["resumed"]
+    logits, labels = training.predict(model, Batches(*DATA, batch_size=30, device="cuda"), precision)
+    np.testing.assert_array_equal(labels, DATA[1])
+    assert np.isfinite(logits).all()
+
+
 @pytest.mark.parametrize(("mode", "precision", "error"), [(True, torch.float32, 1e-5), (False, torch.bfloat16, 0.03)])
 def test_predict_gives_every_image_in_order_and_leaves_the_model_as_it_was(mode, precision, error):
     run = Run()
