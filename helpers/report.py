@@ -37,9 +37,8 @@ def record_sections(records: list[dict], speed: dict[str, dict]) -> dict[str, st
     records = [r for r in records if r["model"] in THREE]
     groups = headline(records)
     if not groups:
-        return dict.fromkeys(
-            ("comparison", "ours", "per-class", "findings", "errors"), "No records yet: `python run.py`."
-        )
+        parts = ("comparison", "ours", "per-class", "findings", "errors")
+        return dict.fromkeys(parts, "No records yet: `python run.py`.")
     named = {title(group[0]): group for group in groups}
     table = comparison_table(records, speed).drop(columns=["data", "profile"])
     if speed.keys() >= {group[0]["model"] for group in groups}:
@@ -60,8 +59,8 @@ def record_sections(records: list[dict], speed: dict[str, dict]) -> dict[str, st
     ours = table.reindex(columns=["model", "test accuracy", "with flips", "training", "parameters"]).fillna("")
     ours.insert(3, "epochs", [f"{len(group[0]['history'])}, the last" for group in shown(records)])
     return {
-        "ours": markdown(ours),
         "comparison": f"{markdown(table)}\n\n{note}{_quick_note(records)}",
+        "ours": markdown(ours),
         "per-class": markdown(f1.rename_axis("F1 by class").reset_index()),
         "findings": "\n".join(f"- {finding}" for finding in findings),
         "errors": "\n".join(errors),

@@ -12,7 +12,7 @@ from conftest import HISTORY, SCORES, begin, end
 
 from helpers import data, files, metrics, records, report, tables
 
-RECORDED = ("comparison", "per-class", "findings", "errors")
+RECORDED = ("comparison", "ours", "per-class", "findings", "errors")
 MEASURED = (("custom_cnn", 1.26, 4321), ("resnet18", 0.5, 1000))
 SPEED = {model: {"milliseconds": time, "images_per_second": rate} for model, time, rate in MEASURED}
 
@@ -169,7 +169,7 @@ def tree(repository, monkeypatch):
     """A repository with a record, two pages and two notebooks."""
     monkeypatch.setattr(report, "REPOSITORY", repository)
     files.write_text(repository / "README.md", page("comparison", "findings"))
-    files.write_text(repository / "docs" / "experiments.md", page("per-class", "errors"))
+    files.write_text(repository / "docs" / "experiments.md", page("ours", "per-class", "errors"))
     second, third = report.MODEL_FILES["models"][1]
     files.write_text(repository / report.MODEL_FILES["keras_models"][1][0], notebook(model="k = 0"))
     files.write_text(repository / second, notebook(parameters="EPOCHS = 3", model="a = 1\nb = 2"))
