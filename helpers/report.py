@@ -56,7 +56,7 @@ def record_sections(records: list[dict], speed: dict[str, dict]) -> dict[str, st
     findings += _long_findings(records)
     errors = [f"- **{name}**: {error_sentence(group[0]['test'], group[0]['class_names'])}"
               for name, group in named.items()]  # fmt: skip
-    ours = table.reindex(columns=["model", "test accuracy", "with flips", "training", "parameters"]).fillna("")
+    ours = table.reindex(columns=["model", "test accuracy", "with flips", "training", "parameters"], fill_value="")
     ours.insert(3, "epochs", [f"{len(group[0]['history'])}, the last" for group in shown(records)])
     return {
         "comparison": f"{markdown(table)}\n\n{note}{_quick_note(records)}",
