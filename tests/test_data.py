@@ -106,6 +106,7 @@ DAMAGED = {
     "flipped bit": flipped(FILES["data_batch_2"]),
     "cut": FILES["data_batch_2"][:-2000],
     "page": b"<html>404 not found</html>",
+    "19 labels": pickle.dumps({b"data": np.zeros((20, 3072), np.uint8), b"labels": [3] * 19}),
 }
 
 
@@ -142,6 +143,7 @@ def test_damaged_archive_is_named_and_left(shelf, content):
 
 def test_real_data_is_that_of_every_record_and_has_this_mean_and_standard_deviation(cifar):
     assert cifar.official
+    assert cifar.fingerprint == "sha256:82e0267fb55400d74bc3b66b6f79d073f8e09170d44291368b1d163f7fcdc550"
     channels, values = np.moveaxis(cifar.train_images, -1, 0), np.arange(256) / 255
     shares = np.stack([np.bincount(channel.ravel(), minlength=256) / channel.size for channel in channels])
     np.testing.assert_allclose(data.MEAN, shares @ values, atol=6e-5)
