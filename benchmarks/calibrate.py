@@ -24,7 +24,7 @@ from sklearn.metrics import roc_auc_score
 from benchmarks.report import options, publish
 from helpers import data, metrics, predict
 from helpers.files import relative, write_text
-from helpers.records import MODELS, choice, load
+from helpers.records import MODELS, STURDY, choice, load
 
 SCORES: dict[str, Callable] = {  # of logits, features (n, f) and the classes' mean features (10, f)
     "highest probability": lambda logits, features, means: softmax(logits, 1).max(1),
@@ -117,7 +117,7 @@ def main() -> None:
         others = {kind: pictures[:20] for kind, pictures in others.items()}
         images, labels, tests, test_labels = images[:200], labels[:200], tests[:200], test_labels[:200]
     before, scores, rates, measured = [], [], [], []
-    for name, title in MODELS.items():
+    for name, title in (MODELS | STURDY).items():
         full = predict.weights_path(name)
         chosen = full.with_name(f"{name}-full-validation-seed0.safetensors")
         headline = known.get((name, "full", 0))
@@ -179,7 +179,7 @@ def main() -> None:
             best = row[list(data.CLASS_NAMES)].astype(float).nlargest(2)
             answer = ", ".join(f"{k} {v:.0%}" for k, v in best.items())
             flag = {True: "yes", False: "no", None: "not measured"}[row[predict.UNLIKE]]
-            photographs.append({"model": MODELS[name], "picture": picture, "is a": label or "none of the ten",
+            photographs.append({"model": (MODELS | STURDY)[name], "picture": picture, "is a": label or "none of the ten",
                                 "answer": answer, "flagged": flag})  # fmt: skip
     note = "Photographs of scikit-image through `predict`, as they are, cropped to the square in the middle."
     publish("photographs", photographs, [], note, packages, write=arguments.write, **script)

@@ -86,7 +86,8 @@ def models() -> list[tuple[str, str]]:
     speeds = json.loads((folder / "benchmarks" / "inference.json").read_text(encoding="utf-8"))["measurements"]
     speed = {row["model"]: row["milliseconds"] for row in speeds}
     for name in predict.at_hand():
-        found.append((f"{records.MODELS[name]}: {known[name]:.1%} right, in about {speed[name]:.0f} ms", name))
+        took = speed[name.removesuffix("-augmix")]
+        found.append((f"{records.title({'model': name})}: {known[name]:.1%} right, in about {took:.0f} ms", name))
     return found
 
 

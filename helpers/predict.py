@@ -1,6 +1,6 @@
 """A picture of one's own, classified: one way for Python, the shell, torch.hub, ONNX and the page (docs/predict.md).
 
-    classifier = predict.load("resnet18")         # or "custom_cnn", "keras_baseline"; the best at hand without a name
+    classifier = predict.load("resnet18")         # or "custom_cnn", ...; the best at hand without a name
     classifier(["cat.jpg", picture, array])       # a table: a row a picture, the probabilities of the ten classes
 
 python run.py predict cat.jpg photos/ --top 3     # the same in a shell
@@ -26,10 +26,10 @@ from scipy.special import softmax
 
 from helpers.data import CLASS_NAMES, MEAN
 from helpers.files import REPOSITORY, InputError, first_line, relative
-from helpers.records import MODELS
+from helpers.records import title
 
 WEIGHTS = REPOSITORY / "weights"
-BEST_FIRST = ("resnet18", "custom_cnn", "keras_baseline")
+BEST_FIRST = ("resnet18-augmix", "custom_cnn-augmix", "resnet18", "custom_cnn", "keras_baseline")  # for own pictures
 UNLIKE = "none of the ten"  # the column that flags a picture unlike the training images
 SCORES = {  # low for such a picture: which one tells most of them apart was measured for each network
     "highest probability": lambda logits, closeness: softmax(logits, 1).max(1),
@@ -172,7 +172,7 @@ class Classifier:
 
 
 def at_hand() -> list[str]:
-    """The models whose weights are here, the most accurate first."""
+    """The models whose weights are here, the best for pictures of one's own first."""
     here = [name for name in BEST_FIRST if weights_path(name).exists()]
     return [name for name in here if name != "keras_baseline" or importlib.util.find_spec("keras")]
 
@@ -205,7 +205,8 @@ def calibration(path: Path) -> dict:
 def load(name: str = "", path: Path | None = None) -> Classifier:
     """The classifier of a trained network, in evaluation mode, on the CPU in float32.
 
-    name: "resnet18", "custom_cnn" or "keras_baseline"; "" takes the most accurate whose weights are here.
+    name: "resnet18", "custom_cnn", with "-augmix" behind it for one that learned from distorted images, too, or
+        "keras_baseline"; "" takes the best for pictures of one's own whose weights are here.
     path: other weights of that network, without a calibration (temperature 1, no flag).
     Raises InputError for another name and for weights that are missing, damaged or others than pinned.
     """
@@ -247,7 +248,7 @@ def options(words: list[str]) -> argparse.Namespace:
     """The command line, checked before a network is loaded."""
     parser = argparse.ArgumentParser("python run.py predict", description="What is in these pictures?")
     parser.add_argument("pictures", nargs="+", help="files, or folders of them")
-    parser.add_argument("--model", choices=BEST_FIRST, default="", help="default: the most accurate that is here")
+    parser.add_argument("--model", choices=BEST_FIRST, default="", help="default: the first of them that is here")
     parser.add_argument("--top", type=int, choices=range(1, 11), default=3, metavar="N", help="classes to show (3)")
     parser.add_argument("--fit", choices=("crop", "pad"), default="crop", help="the middle, or all with bars")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -260,7 +261,7 @@ def main(words: list[str]) -> int:
     chosen = options(words)
     pictures, classifier, failed = files(chosen.pictures), load(chosen.model), False
     if not chosen.json:
-        print(f"{MODELS[classifier.name]}:")
+        print(f"{title({'model': classifier.name})}:")
     for path in pictures:
         try:
             row = classifier(path, chosen.fit).iloc[0]

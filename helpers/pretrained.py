@@ -17,7 +17,7 @@ from helpers import models, weights
 from helpers.data import CLASS_NAMES, MEAN, STD
 from helpers.files import InputError
 
-NETWORKS = {"custom_cnn": models.CustomCNN, "resnet18": models.ResNet}
+NETWORKS = {"custom_cnn": models.CustomCNN, "resnet18": models.ResNet}  # and with -augmix behind the name
 
 
 class Pretrained(nn.Module):
@@ -75,7 +75,7 @@ def _shares(length: int, side: int) -> torch.Tensor:
 
 def module(name: str, path: Path, temperature: float = 1.0, means: list | None = None) -> Pretrained:
     """The network of this name with the weights in a file, in evaluation mode. Raises InputError if they do not fit."""
-    network = NETWORKS[name]()
+    network = NETWORKS[name.removesuffix("-augmix")]()
     weights.load(network, path)
     return Pretrained(network, temperature, means).eval()
 

@@ -29,6 +29,7 @@ from helpers.files import REPOSITORY, STAND_IN, InputError, output_folder, relat
 from helpers.profiles import PROFILES
 
 MODELS = {"keras_baseline": "Keras baseline", "custom_cnn": "Custom CNN", "resnet18": "ResNet-18"}
+STURDY = {f"{name}-augmix": f"{MODELS[name]}, AugMix" for name in ("custom_cnn", "resnet18")}  # AUGMENT = "augmix"
 STUDIES = ("trust", "architectures", "export")  # of notebooks 4 to 6: records in results/<study>/, without a test
 LONGEST_NAME = 100  # characters of a folder's
 _begun: dict = {}  # the notebook's run
@@ -143,7 +144,7 @@ def _save(run: dict, record: dict, weights: bytes | None = None) -> Path:
 
 
 def _known(model: str) -> bool:
-    return model in MODELS or model in STUDIES
+    return model in (*MODELS, *STURDY, *STUDIES)
 
 
 def _place(run: dict) -> str:
@@ -153,7 +154,7 @@ def _place(run: dict) -> str:
 
 def title(record: dict) -> str:
     """The model's name for people."""
-    return MODELS.get(record["model"], record["model"])
+    return (MODELS | STURDY).get(record["model"], record["model"])
 
 
 def weights_path(record: Path) -> Path:
@@ -185,7 +186,7 @@ def load(*folders: Path) -> list[dict]:
                 advice = "delete it, or run its notebook again."
                 raise InputError(f"{relative(path)} is not a record ({error}): {advice}") from None
         records += [r for r in found if r["model"] not in {r["model"] for r in records}]
-    order = [*MODELS]
+    order = [*MODELS, *STURDY]
     return sorted(records, key=lambda r: order.index(r["model"]) if r["model"] in order else len(order))
 
 
@@ -241,7 +242,7 @@ def _reference(run: dict) -> dict | None:
         return None
     try:
         record = json.loads(seeds.get(run["seed"], seeds[min(seeds)]).read_text(encoding="utf-8"))
-        return record if {"hyperparameters", *(["test"] if run["model"] in MODELS else [])} <= record.keys() else None
+        return record if {"hyperparameters", *([] if run["model"] in STUDIES else ["test"])} <= record.keys() else None
     except (OSError, ValueError, AttributeError):
         return None
 
