@@ -17,6 +17,16 @@ def custom_cnn():
     return _pretrained("custom_cnn")
 
 
+def custom_cnn_augmix():
+    """The same network, trained on distorted images, too: for pictures of one's own."""
+    return _pretrained("custom_cnn-augmix")
+
+
 def resnet18():
     """(n, 3, height, width) uint8 or 0..1 -> (n, 10) calibrated logits; 11.2 M parameters."""
     return _pretrained("resnet18")
+
+
+def resnet18_augmix():
+    """The same network, trained on distorted images, too: for pictures of one's own."""
+    return _pretrained("resnet18-augmix")

@@ -148,7 +148,7 @@ def camera(address: str, folder: Path, seconds: int) -> tuple[float, list[float]
         chromium = play.chromium.launch(executable_path=shutil.which("chromium"), args=words)
         tab = chromium.new_context(permissions=["camera"]).new_page()
         tab.goto(address)
-        tab.get_by_label("Custom CNN").check()
+        tab.get_by_label("Custom CNN:").check()
         tab.get_by_role("tab", name="Camera").click()
         tab.get_by_role("button", name="Click to Access Webcam").click()
         tab.get_by_label("capture photo").click()

@@ -41,6 +41,7 @@ from further.attention import lit
 from helpers import data, predict, records
 from helpers.files import InputError
 from helpers.pretrained import Pretrained
+from helpers.profiles import PROFILES
 
 UPLOADS = Path(os.environ["GRADIO_TEMP_DIR"]).resolve()
 PATIENCE, LARGEST_FRAME = 30, 2_000_000  # seconds for an answer, bytes of a camera's picture
@@ -79,15 +80,19 @@ def watched(name: str) -> torch.nn.Module:
 
 
 def models() -> list[tuple[str, str]]:
-    """Each model at hand, in words with its accuracy and speed, and its name."""
+    """Each model at hand, in words with its accuracy, on spoiled images, too, and its speed; and its name."""
     folder, found = records.REPOSITORY / "results", []
     full = [r for r in records.load(folder) if (r["profile"], r["seed"]) == ("full", 0)]  # whose weights these are
     known = {r["model"]: r["test"]["accuracy"] for r in full}
+    studied = sorted(records.load(folder / "trust"), key=lambda r: PROFILES.index(r["profile"]))
+    spoiled = studied[0]["spoiled"] if studied else {}
     speeds = json.loads((folder / "benchmarks" / "inference.json").read_text(encoding="utf-8"))["measurements"]
     speed = {row["model"]: row["milliseconds"] for row in speeds}
     for name in predict.at_hand():
-        took = speed[name.removesuffix("-augmix")]
-        found.append((f"{records.title({'model': name})}: {known[name]:.1%} right, in about {took:.0f} ms", name))
+        said = [f"{known[name]:.1%} of clean pictures right"] if name in known else []
+        said += [f"{spoiled[name]:.1%} of spoiled ones"] if name in spoiled else []
+        said += [f"{speed[name.removesuffix('-augmix')]:.0f} ms"]
+        found.append((f"{records.title({'model': name})}: {', '.join(said)}", name))
     return found
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 from helpers.files import REPOSITORY, InputError, duration, write_text
 from helpers.metrics import error_sentence
 from helpers.profiles import PROFILES
-from helpers.records import MODELS, load, title
+from helpers.records import MODELS, STURDY, load, title
 from helpers.tables import best_for, comparison_table, headline, markdown, quickest, shown
 
 MODEL_FILES = {  # in helpers/: their imports, and the notebooks whose cells tagged `model` follow
@@ -115,21 +115,30 @@ def _gap(first: list[dict], second: list[dict]) -> tuple[float, float]:
     return _mean(second) - _mean(first), 1.96 * math.hypot(*errors)
 
 
-def beyond(records: list[dict], studied: list[dict]) -> dict[str, str]:
-    """The table of models beyond the three, from their records and from notebook 5's, which has findings, too."""
+def beyond(records: list[dict], studied: list[dict], spoiled: dict[str, float]) -> dict[str, str]:
+    """The table of models beyond the three, from their records and from notebook 5's, which has findings, too.
+
+    spoiled: the accuracy of some models on spoiled images, by notebook 4.
+    """
     others = [r for r in records if r["model"] not in THREE]
     shown_of = ["model", "test accuracy", "parameters", "training"]
     rows = comparison_table(others).reindex(columns=shown_of).to_dict("records") if others else []
+    for row, (first, *_) in zip(rows, shown(others)):
+        row |= {"of spoiled images": f"{spoiled[name]:.1%}" for name in spoiled if name == first["model"]}
+    note = "*AugMix*: trained on distorted images, too; `predict` and the page use such a network first. "
+    plain = ", ".join(f"{title({'model': name})} {spoiled[name]:.1%}" for name in THREE if name in spoiled)
+    note += f"*Of spoiled images*: right of those with noise, blur, weather or compression; of them, {plain}. "
+    note *= bool(STURDY.keys() & {r["model"] for r in others} & spoiled.keys())
     heading = "## Beyond the three\n\n"
     if not studied:
-        return {"beyond": f"{heading}{markdown(pd.DataFrame(rows))}"} if rows else {}
+        return {"beyond": f"{heading}{markdown(pd.DataFrame(rows).fillna(''))}\n\n{note}".rstrip()} if rows else {}
     best = min(studied, key=lambda r: PROFILES.index(r["profile"]))
     for row in best["table"]:
         bought = {name: f"{value:.1%}" for name, value in row.items() if name.endswith((" min", " epoch", " epochs"))}
         rows.append({"model": row["model"], **bought, "parameters": f"{row['parameters'] / 1e6:.2f} M",
                      "forward": f"{row['operations'] / 1e6:.0f} MFLOP",
                      "pictures/s": f"{row['pictures a second']:,.0f}"})  # fmt: skip
-    note = f"Test accuracy after the same minutes or epochs; profile {best['profile']}, {best['device']}."
+    note += f"Of notebook 5: test accuracy after the same minutes or epochs; profile {best['profile']}, {best['device']}."
     findings = "\n".join(f"- {finding}" for finding in best["findings"])
     return {"beyond": f"{heading}{markdown(pd.DataFrame(rows).fillna(''))}\n\n{note}\n\n{findings}"}
 
@@ -138,7 +147,9 @@ def sections(folder: Path) -> dict[str, str]:
     """Every generated part of README.md and docs/ from results/ (`folder`), by the name of its markers."""
     saved = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("benchmarks/*.json")}
     speed = {row["model"]: row for row in saved.get("inference", {}).get("measurements", [])}
-    found = record_sections(load(folder), speed) | beyond(load(folder), load(folder / "architectures"))
+    studied = sorted(load(folder / "trust"), key=lambda r: PROFILES.index(r["profile"]))
+    spoiled = studied[0]["spoiled"] if studied else {}
+    found = record_sections(load(folder), speed) | beyond(load(folder), load(folder / "architectures"), spoiled)
     earlier = [{
         "model": title(r),
         "test accuracy": f"{r['test']['accuracy']:.2%}",
@@ -148,8 +159,8 @@ def sections(folder: Path) -> dict[str, str]:
     } for r in load(folder / "earlier")]  # fmt: skip
     if earlier:
         found["earlier"] = markdown(pd.DataFrame(earlier))
-    if studied := load(folder / "trust"):
-        best = min(studied, key=lambda r: PROFILES.index(r["profile"]))
+    if studied:
+        best = studied[0]
         verdicts = [{
             "claim": f"“{row['claim']}”", "measured": row["measured"], "verdict": f"**{row['verdict']}**",
             "where": f"[notebook {Path(row['where']).name[0]}]({row['where']})",

@@ -62,7 +62,7 @@ def tab(browser, page):
     tab, errors = context.new_page(), []
     tab.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     tab.goto(page[0])
-    tab.get_by_label("Custom CNN").check()
+    tab.get_by_label("Custom CNN:").check()
     yield tab
     context.close()
     assert not errors
