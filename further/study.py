@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import zlib
 from collections.abc import Callable
@@ -20,7 +21,7 @@ class Remembered:
     """What each piece of work gave, by its settings, in runs/checkpoints/<name>.json until `forget`.
 
     remembered = Remembered("trust-full-seed0", hyperparameters)
-    row = remembered("tail", {"seed": 0, "imbalance": 10}, lambda: {"accuracy": train(...)})
+    row = remembered("tail", {"seed": 0, "imbalance": 10}, lambda: {"accuracy": train(...)}, train)
     """
 
     def __init__(self, name: str, settings: dict):
@@ -33,10 +34,15 @@ class Remembered:
         if self.known:
             print(f"Done before: {count(len(self.known), 'piece')} of this. To make them anew, delete\n"
                   f"{relative(self.path)}")  # fmt: skip
+        elif others := sorted(self.path.parent.glob(f"{name}-*.json")):
+            print(f"{relative(others[-1])} is of other values, data or hardware: not used.")
 
-    def __call__(self, kind: str, settings: dict, work: Callable[[], dict]) -> dict:
-        """The settings and what the work gives, plain values; the work is done if it was not before."""
-        key = self._key(kind, settings)
+    def __call__(self, kind: str, settings: dict, work: Callable[[], dict], *does: Callable) -> dict:
+        """The settings and what the work gives, plain values; the work is done if it was not before.
+
+        does: the functions that do it; what they did before they were changed does not count.
+        """
+        key = self._key(kind, settings, does)
         if key not in self.known:
             try:
                 self.known[key] = work()
@@ -46,12 +52,13 @@ class Remembered:
             write_text(self.path, json.dumps(self.known))
         return settings | self.known[key]
 
-    def knows(self, kind: str, settings: dict) -> bool:
-        return self._key(kind, settings) in self.known
+    def knows(self, kind: str, settings: dict, *does: Callable) -> bool:
+        return self._key(kind, settings, does) in self.known
 
     @staticmethod
-    def _key(kind: str, settings: dict) -> str:
-        return f"{kind} {json.dumps(settings, sort_keys=True)}"
+    def _key(kind: str, settings: dict, does: tuple[Callable, ...]) -> str:
+        code = zlib.crc32("".join(inspect.getsource(one) for one in does).encode())
+        return f"{kind} {json.dumps(settings, sort_keys=True)} {code:08x}"
 
     def forget(self) -> None:
         """The record is written: the next run begins anew."""

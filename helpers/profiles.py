@@ -58,7 +58,7 @@ PARAMETERS = {  # a new parameter of a notebook is one row
     **dict.fromkeys(("VALIDATION_IMAGES", "RESNET_SEEDS"), _whole(0)),
     **dict.fromkeys(("EPOCHS", "BATCH_SIZE", "TRAIN_IMAGES", "TEST_IMAGES"), _whole(1)),
     "COMPARISON_IMAGES": _whole(100),
-    **dict.fromkeys(("COMPARISON_EPOCHS", "CALIBRATION_IMAGES", "ROUNDS", "PICTURES"), _whole(1)),
+    **dict.fromkeys(("COMPARISON_EPOCHS", "CALIBRATION_IMAGES", "ROUNDS", "PICTURES", "CHOICE_IMAGES"), _whole(1)),
     **dict.fromkeys(("TAIL_IMAGES", "TAIL_STEPS", "TAIL_SEEDS", "DRAWS", "TUNING_STEPS", "SEVEN_STEPS"), _whole(1)),
     **dict.fromkeys(("AUGMENT_SEEDS", "AUGMENT_IMAGES"), _whole(1)),
     "RESOLUTION": (

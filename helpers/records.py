@@ -223,6 +223,8 @@ def own_folder(run: dict, *, figures: bool = False) -> str:
         name = re.sub(r"[^A-Za-z0-9=.-]+", "_", name + "".join(f"-{key}={value}" for key, value in changes.items()))
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
         return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 9]}-{digest}"
+    if figures and run["model"] in STURDY:
+        return name
     shown = [f"{run['model']}-{p}" for p in PROFILES[: PROFILES.index(run["profile"])]]
     better = [path for kind in shown for path in (REPOSITORY / _place(run)).glob(f"{kind}-seed*.json")]
     first = min(_seeds(run), default=run["seed"])

@@ -163,7 +163,7 @@ def sections(folder: Path) -> dict[str, str]:
         best = studied[0]
         verdicts = [{
             "claim": f"“{row['claim']}”", "measured": row["measured"], "verdict": f"**{row['verdict']}**",
-            "where": f"[notebook {Path(row['where']).name[0]}]({row['where']})",
+            "where": f"[notebook {Path(row['where']).name[0]}]({row['where']}), {row.get('section', '')}".rstrip(", "),
         } for row in best["verdicts"]]  # fmt: skip
         images = best["hyperparameters"]["TEST_IMAGES"]
         note = f"Profile {best['profile']} of that notebook, on {images:,} test images; {best['device']}."

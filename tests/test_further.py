@@ -98,9 +98,10 @@ def test_work_is_done_once_until_it_is_forgotten(monkeypatch, tmp_path):
 
     for _ in range(2):  # as after a restart
         once = study.Remembered("trust", {"SEED": 0})
-        assert once("tail", {"seed": 1}, work) == {"seed": 1, "accuracy": 0.5}
-    assert len(done) == 1 and once.knows("tail", {"seed": 1}) and not once.knows("tail", {"seed": 2})
-    assert not study.Remembered("trust", {"SEED": 1}).knows("tail", {"seed": 1}), "other values, other work"
+        assert once("tail", {"seed": 1}, work, interrupted) == {"seed": 1, "accuracy": 0.5}
+    assert len(done) == 1 and once.knows("tail", {"seed": 1}, interrupted)
+    assert not once.knows("tail", {"seed": 2}, interrupted) and not once.knows("tail", {"seed": 1}, work), "other code"
+    assert not study.Remembered("trust", {"SEED": 1}).knows("tail", {"seed": 1}, interrupted), "other values"
     with pytest.raises(study.Paused, match="saved: 1 piece of this work"):
         once("tail", {"seed": 3}, interrupted)
     once.forget()
