@@ -72,7 +72,7 @@ PARAMETERS = {  # a new parameter of a notebook is one row
     "SHORTCUT": _one_of(True, False),
     "FLIP": _one_of("alternating", True, False),
     "AUGMENT": _one_of("plain", "trivial", "augmix"),
-    **dict.fromkeys(("RATES", "MINUTES"), (_each(_rate[0]), "a list of numbers above 0")),
+    **dict.fromkeys(("RATES", "MINUTES", "GPU_MINUTES"), (_each(_rate[0]), "a list of numbers above 0")),
     **dict.fromkeys(
         ("IMBALANCE", "SHOTS", "NEW_SHOTS", "LENGTHS", "SEEDS"), (_each(_whole(1)[0]), "a list of whole numbers from 1")
     ),

@@ -134,11 +134,12 @@ def beyond(records: list[dict], studied: list[dict], spoiled: dict[str, float]) 
         return {"beyond": f"{heading}{markdown(pd.DataFrame(rows).fillna(''))}\n\n{note}".rstrip()} if rows else {}
     best = min(studied, key=lambda r: PROFILES.index(r["profile"]))
     for row in best["table"]:
-        bought = {name: f"{value:.1%}" for name, value in row.items() if name.endswith((" min", " epoch", " epochs"))}
+        bought = {name: f"{value:.1%}" + (f" ± {100 * row[f'{name} ±']:.1f}" if f"{name} ±" in row else "")
+                  for name, value in row.items() if name.endswith((" min", " epoch", " epochs"))}  # fmt: skip
         rows.append({"model": row["model"], **bought, "parameters": f"{row['parameters'] / 1e6:.2f} M",
                      "forward": f"{row['operations'] / 1e6:.0f} MFLOP",
                      "pictures/s": f"{row['pictures a second']:,.0f}"})  # fmt: skip
-    note += f"Of notebook 5: test accuracy after the same minutes or epochs; profile {best['profile']}, {best['device']}."
+    note += f"Of notebook 5: test accuracy after the same minutes or epochs (±: over seeds, else one run); profile {best['profile']}, {best['device']}."
     findings = "\n".join(f"- {finding}" for finding in best["findings"])
     return {"beyond": f"{heading}{markdown(pd.DataFrame(rows).fillna(''))}\n\n{note}\n\n{findings}"}
 

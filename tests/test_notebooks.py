@@ -388,7 +388,8 @@ def test_notebooks_that_come_after_run_on_the_stand_in_without_what_is_optional(
     table = {row["model"]: row for row in architectures["table"]}
     assert len(table) == len(networks) and max(row["1 epoch"] for row in table.values()) > 0.15
     assert all(10_000 < row["parameters"] < 6e6 and row["pictures a second"] > 0 for row in table.values())
-    assert {row["policy"] for row in architectures["augmentation"]} == {"none", "TrivialAugment and CutMix"}
+    policies = {"none", "flip and shift", "TrivialAugment and CutMix"}
+    assert {row["policy"] for row in architectures["augmentation"]} == policies
 
     (agreement,), (costs,) = export["agreement"], export["costs"]
     assert (agreement["same answer"], agreement["same flag"]) == ("200 of 200", "200"), "as PyTorch answers"

@@ -105,7 +105,7 @@ def test_sections_come_from_the_records(saved):
 def test_models_beyond_the_three_have_a_table_of_their_own(saved):
     own = saved({"accuracy": 0.94}, {"model": "my_own", "accuracy": 0.911})
     assert "my_own" not in report.record_sections(own, {})["comparison"]
-    vit = {"model": "Vision Transformer", "15 min": 0.75, "8 epochs": 0.7, "epochs": 20, "train": 0.8,
+    vit = {"model": "Vision Transformer", "15 min": 0.75, "15 min ±": 0.012, "8 epochs": 0.7, "epochs": 20,
            "parameters": 1_234_567, "operations": 8e7, "pictures a second": 1_000.4}  # fmt: skip
     study = {"profile": "quick", "device": "one CPU", "table": [vit], "findings": ["Time is what it lacks."]}
     text = report.beyond(own, [study, study | {"profile": "smoke", "table": []}], {})["beyond"]
@@ -113,7 +113,7 @@ def test_models_beyond_the_three_have_a_table_of_their_own(saved):
     assert title == "## Beyond the three"
     assert header == "| model | test accuracy | parameters | training | 15 min | 8 epochs | forward | pictures/s |"
     assert mine == "| my_own | 91.10% (one run) | 1.23 M | 1.0 min |  |  |  |  |"
-    assert theirs == "| Vision Transformer |  | 1.23 M |  | 75.0% | 70.0% | 80 MFLOP | 1,000 |"
+    assert theirs == "| Vision Transformer |  | 1.23 M |  | 75.0% ± 1.2 | 70.0% | 80 MFLOP | 1,000 |"
     assert "profile quick, one CPU." in rest[1] and rest[-1] == "- Time is what it lacks."
     assert report.beyond(own, [], {})["beyond"].count("\n") == 4 and report.beyond(own[:1], [], {}) == {}
     sturdy = saved({"model": "custom_cnn-augmix", "accuracy": 0.93})
