@@ -35,7 +35,7 @@ class Remembered:
             print(f"Done before: {count(len(self.known), 'piece')} of this. To make them anew, delete\n"
                   f"{relative(self.path)}")  # fmt: skip
         elif others := sorted(self.path.parent.glob(f"{name}-*.json")):
-            print(f"{relative(others[-1])} is of other values, data or hardware: not used.")
+            print(f"{relative(others[-1])}\nis of other values, data or hardware: not used.")
 
     def __call__(self, kind: str, settings: dict, work: Callable[[], dict], *does: Callable) -> dict:
         """The settings and what the work gives, plain values; the work is done if it was not before.

@@ -146,9 +146,9 @@ def test_answer_is_a_table_of_probabilities_with_a_flag(name):
     assert classifier(colours)[predict.UNLIKE].mean() >= told[classifier.score], "of one colour each"
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name in pretrained.NETWORKS])
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "keras_baseline"])
 def test_hub_gives_a_network_in_evaluation_mode_with_everything_inside(name):
-    module = torch.hub.load(str(REPOSITORY), name, source="local")
+    module = torch.hub.load(str(REPOSITORY), name.replace("-", "_"), source="local")
     assert not module.training and module.class_names == data.CLASS_NAMES
     pictures = torch.from_numpy(np.stack([predict.pixels(p) for p in PHOTOGRAPHS])).permute(0, 3, 1, 2)
     expected = predict.load(name)(PHOTOGRAPHS)[list(data.CLASS_NAMES)]
@@ -182,7 +182,7 @@ def test_weights_that_are_not_those_of_the_pages_are_refused(tmp_path, monkeypat
     monkeypatch.setattr(predict, "WEIGHTS", tmp_path)
     with pytest.raises(InputError, match="there are no trained weights"):
         predict.load()
-    with pytest.raises(InputError, match='no model "vgg": expected resnet18, custom_cnn, keras_baseline'):
+    with pytest.raises(InputError, match='no model "vgg": expected .*resnet18, custom_cnn, keras_baseline'):
         predict.load("vgg")
     with pytest.raises(InputError, match=r"custom_cnn-full-seed0.* is not here: git checkout weights"):
         predict.load("custom_cnn")
