@@ -179,8 +179,8 @@ def main() -> None:
             best = row[list(data.CLASS_NAMES)].astype(float).nlargest(2)
             answer = ", ".join(f"{k} {v:.0%}" for k, v in best.items())
             flag = {True: "yes", False: "no", None: "not measured"}[row[predict.UNLIKE]]
-            photographs.append({"model": (MODELS | STURDY)[name], "picture": picture, "is a": label or "none of the ten",
-                                "answer": answer, "flagged": flag})  # fmt: skip
+            photographs.append({"model": (MODELS | STURDY)[name], "picture": picture,
+                                "is a": label or "none of the ten", "answer": answer, "flagged": flag})  # fmt: skip
     note = "Photographs of scikit-image through `predict`, as they are, cropped to the square in the middle."
     publish("photographs", photographs, [], note, packages, write=arguments.write, **script)
 

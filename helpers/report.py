@@ -124,7 +124,8 @@ def beyond(records: list[dict], studied: list[dict], spoiled: dict[str, float]) 
     shown_of = ["model", "test accuracy", "parameters", "training"]
     rows = comparison_table(others).reindex(columns=shown_of).to_dict("records") if others else []
     for row, (first, *_) in zip(rows, shown(others)):
-        row |= {"of spoiled images": f"{spoiled[name]:.1%}" for name in spoiled if name == first["model"]}
+        if first["model"] in spoiled:
+            row["of spoiled images"] = f"{spoiled[first['model']]:.1%}"
     note = "*AugMix*: trained on distorted images, too; `predict` and the page use such a network first. "
     plain = ", ".join(f"{title({'model': name})} {spoiled[name]:.1%}" for name in THREE if name in spoiled)
     note += f"*Of spoiled images*: right of those with noise, blur, weather or compression; of them, {plain}. "
@@ -139,7 +140,8 @@ def beyond(records: list[dict], studied: list[dict], spoiled: dict[str, float]) 
         rows.append({"model": row["model"], **bought, "parameters": f"{row['parameters'] / 1e6:.2f} M",
                      "forward": f"{row['operations'] / 1e6:.0f} MFLOP",
                      "pictures/s": f"{row['pictures a second']:,.0f}"})  # fmt: skip
-    note += f"Of notebook 5: test accuracy after the same minutes or epochs (±: over seeds, else one run); profile {best['profile']}, {best['device']}."
+    note += "Of notebook 5: test accuracy after the same minutes or epochs (±: over seeds, else one run); "
+    note += f"profile {best['profile']}, {best['device']}."
     findings = "\n".join(f"- {finding}" for finding in best["findings"])
     return {"beyond": f"{heading}{markdown(pd.DataFrame(rows).fillna(''))}\n\n{note}\n\n{findings}"}
 
