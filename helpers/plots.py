@@ -222,7 +222,7 @@ def model_comparison(groups: list[list[dict]], claims: dict[str, tuple[float, fl
     handles = []
     for group in groups:
         key = group[0]["model"]
-        place = [*records.MODELS, *records.STURDY, key].index(key)  # a model keeps its colour, whoever is there
+        place = [*records.MODELS, key].index(key)  # a model keeps its colour, whichever others are there
         accuracy = np.mean([r["test"]["accuracy"] for r in group])
         bounds = np.mean([r["test"]["accuracy_interval_95"] for r in group], axis=0)
         minutes = quickest(group) / 60
