@@ -89,8 +89,8 @@ def models() -> list[tuple[str, str]]:
     speeds = json.loads((folder / "benchmarks" / "inference.json").read_text(encoding="utf-8"))["measurements"]
     speed = {row["model"]: row["milliseconds"] for row in speeds}
     for name in predict.at_hand():
-        said = [f"{known[name]:.1%} of clean pictures right"] if name in known else []
-        said += [f"{spoiled[name]:.1%} of spoiled ones"] if name in spoiled else []
+        said = [f"{known[name]:.1%} right"] if name in known else []
+        said += [f"{spoiled[name]:.1%} of spoiled pictures"] if name in spoiled else []
         said += [f"{speed[name.removesuffix('-augmix')]:.0f} ms"]
         found.append((f"{records.title({'model': name})}: {', '.join(said)}", name))
     return found
