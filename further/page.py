@@ -41,7 +41,6 @@ from further.attention import lit
 from helpers import data, predict, records
 from helpers.files import InputError
 from helpers.pretrained import Pretrained
-from helpers.profiles import PROFILES
 
 UPLOADS = Path(os.environ["GRADIO_TEMP_DIR"]).resolve()
 PATIENCE, LARGEST_FRAME = 30, 2_000_000  # seconds for an answer, bytes of a camera's picture
@@ -84,8 +83,7 @@ def models() -> list[tuple[str, str]]:
     folder, found = records.REPOSITORY / "results", []
     full = [r for r in records.load(folder) if (r["profile"], r["seed"]) == ("full", 0)]  # whose weights these are
     known = {r["model"]: r["test"]["accuracy"] for r in full}
-    studied = sorted(records.load(folder / "trust"), key=lambda r: PROFILES.index(r["profile"]))
-    spoiled = studied[0]["spoiled"] if studied else {}
+    spoiled = records.largest(records.load(folder / "trust")).get("spoiled", {})
     speeds = json.loads((folder / "benchmarks" / "inference.json").read_text(encoding="utf-8"))["measurements"]
     speed = {row["model"]: row["milliseconds"] for row in speeds}
     for name in predict.at_hand():

@@ -190,6 +190,11 @@ def load(*folders: Path) -> list[dict]:
     return sorted(records, key=lambda r: order.index(r["model"]) if r["model"] in order else len(order))
 
 
+def largest(records: list[dict]) -> dict:
+    """The record of the fullest profile among a study's; {} where there is none."""
+    return min(records, key=lambda r: PROFILES.index(r["profile"]), default={})
+
+
 # ----------------------------------------------------------------------------- like its record, or not
 
 

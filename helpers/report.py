@@ -17,8 +17,7 @@ import pandas as pd
 
 from helpers.files import REPOSITORY, InputError, duration, write_text
 from helpers.metrics import error_sentence
-from helpers.profiles import PROFILES
-from helpers.records import MODELS, STURDY, load, title
+from helpers.records import MODELS, STURDY, largest, load, title
 from helpers.tables import best_for, comparison_table, headline, markdown, quickest, shown
 
 MODEL_FILES = {  # in helpers/: their imports, and the notebooks whose cells tagged `model` follow
@@ -133,7 +132,7 @@ def beyond(records: list[dict], studied: list[dict], spoiled: dict[str, float]) 
     heading = "## Beyond the three\n\n"
     if not studied:
         return {"beyond": f"{heading}{markdown(pd.DataFrame(rows).fillna(''))}\n\n{note}".rstrip()} if rows else {}
-    best = min(studied, key=lambda r: PROFILES.index(r["profile"]))
+    best = largest(studied)
     for row in best["table"]:
         bought = {name: f"{value:.1%}" + (f" ± {100 * row[f'{name} ±']:.1f}" if f"{name} ±" in row else "")
                   for name, value in row.items() if name.endswith((" min", " epoch", " epochs"))}  # fmt: skip
@@ -150,8 +149,8 @@ def sections(folder: Path) -> dict[str, str]:
     """Every generated part of README.md and docs/ from results/ (`folder`), by the name of its markers."""
     saved = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("benchmarks/*.json")}
     speed = {row["model"]: row for row in saved.get("inference", {}).get("measurements", [])}
-    studied = sorted(load(folder / "trust"), key=lambda r: PROFILES.index(r["profile"]))
-    spoiled = studied[0]["spoiled"] if studied else {}
+    trust = largest(load(folder / "trust"))
+    spoiled = trust.get("spoiled", {})
     found = record_sections(load(folder), speed) | beyond(load(folder), load(folder / "architectures"), spoiled)
     earlier = [{
         "model": title(r),
@@ -162,14 +161,13 @@ def sections(folder: Path) -> dict[str, str]:
     } for r in load(folder / "earlier")]  # fmt: skip
     if earlier:
         found["earlier"] = markdown(pd.DataFrame(earlier))
-    if studied:
-        best = studied[0]
+    if trust:
         verdicts = [{
             "claim": f"“{row['claim']}”", "measured": row["measured"], "verdict": f"**{row['verdict']}**",
             "where": f"[notebook {Path(row['where']).name[0]}]({row['where']}), {row.get('section', '')}".rstrip(", "),
-        } for row in best["verdicts"]]  # fmt: skip
-        images = best["hyperparameters"]["TEST_IMAGES"]
-        note = f"Profile {best['profile']} of that notebook, on {images:,} test images; {best['device']}."
+        } for row in trust["verdicts"]]  # fmt: skip
+        images = trust["hyperparameters"]["TEST_IMAGES"]
+        note = f"Profile {trust['profile']} of that notebook, on {images:,} test images; {trust['device']}."
         found["verdicts"] = f"{markdown(pd.DataFrame(verdicts))}\n\n{note}"
     for name, one in sorted(saved.items()):
         versions = ", ".join(f"{package} {version}" for package, version in one["versions"].items())

@@ -182,7 +182,8 @@ def test_weights_that_are_not_those_of_the_pages_are_refused(tmp_path, monkeypat
     monkeypatch.setattr(predict, "WEIGHTS", tmp_path)
     with pytest.raises(InputError, match="there are no trained weights"):
         predict.load()
-    with pytest.raises(InputError, match=r'no model "vgg": expected .*resnet18, custom_cnn, keras_baseline'):
+    every = "resnet18-augmix, custom_cnn-augmix, resnet18, custom_cnn, keras_baseline"
+    with pytest.raises(InputError, match=f'no model "vgg": expected {every}'):
         predict.load("vgg")
     with pytest.raises(InputError, match=r"custom_cnn-full-seed0.* is not here: git checkout weights"):
         predict.load("custom_cnn")
