@@ -16,7 +16,6 @@ import ctypes
 import functools
 import html
 import io
-import json
 import os
 import shutil
 import sys
@@ -79,18 +78,15 @@ def watched(name: str) -> torch.nn.Module:
 
 
 def models() -> list[tuple[str, str]]:
-    """Each model at hand, in words with its accuracy, on spoiled images, too, and its speed; and its name."""
+    """Each model at hand, in words with its accuracy, on spoiled images, too; and its name."""
     folder, found = records.REPOSITORY / "results", []
     full = [r for r in records.load(folder) if (r["profile"], r["seed"]) == ("full", 0)]  # whose weights these are
     known = {r["model"]: r["test"]["accuracy"] for r in full}
     spoiled = records.largest(records.load(folder / "trust")).get("spoiled", {})
-    speeds = json.loads((folder / "benchmarks" / "inference.json").read_text(encoding="utf-8"))["measurements"]
-    speed = {row["model"]: row["milliseconds"] for row in speeds}
     for name in predict.at_hand():
         said = [f"{known[name]:.1%} right"] if name in known else []
         said += [f"{spoiled[name]:.1%} of spoiled pictures"] if name in spoiled else []
-        said += [f"{speed[name.removesuffix('-augmix')]:.0f} ms"]
-        found.append((f"{records.title({'model': name})}: {', '.join(said)}", name))
+        found.append((": ".join(filter(None, [records.title({"model": name}), ", ".join(said)])), name))
     return found
 
 

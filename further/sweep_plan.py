@@ -30,7 +30,6 @@ def parse(words: list[str], about: str) -> argparse.Namespace:
     add("--address", metavar="auto|ray://HOST:10001", help="a Ray cluster that runs (default: this machine)")
     add("--in-place", action="store_true", help="seeds of the recipe, to results/ and weights/, where there are none")
     add("--resume", metavar="DIR", help="run what is missing of an earlier sweep")
-    add("--no-venv", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(words)
     options.data = options.data and os.path.expanduser(options.data)
     gpus = options.gpus or 0

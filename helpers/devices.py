@@ -19,8 +19,8 @@ from helpers.profiles import check
 def keep_memory() -> None:
     """Freed memory stays with this process, where the C library is glibc; a training does it.
 
-    glibc gives a large block back to the system and gets it anew, page by page, for the next step of a training: that
-    took a quarter of the time of notebook 2 on a CPU (docs/performance.md).
+    glibc gives a large block back to the system and gets it anew, page by page, for the next step of a training
+    (docs/performance.md).
     """
     with contextlib.suppress(OSError, TypeError, AttributeError):  # Windows, macOS, musl
         allocator = ctypes.CDLL(None)

@@ -60,10 +60,7 @@ def training_curves(histories: dict[str, pd.DataFrame], title: str, choice: pd.D
     return fig
 
 
-def _curve(
-    ax: Axes, history: pd.DataFrame, score: str, prefix: str = "", color: str = COLORS[0],
-    choice: pd.DataFrame | None = None,
-) -> None:  # fmt: skip
+def _curve(ax: Axes, history: pd.DataFrame, score: str, prefix: str, color: str, choice: pd.DataFrame | None) -> None:
     """One score by epoch: train dashed, and validation solid where there is one, or of the run `choice`."""
     for part, line, alpha in (("train", "--", 0.6), ("validation", "-", 1)):
         lent = choice is not None and part == "validation"

@@ -252,7 +252,6 @@ def options(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--top", type=int, choices=range(1, 11), default=3, metavar="N", help="classes to show (3)")
     parser.add_argument("--fit", choices=("crop", "pad"), default="crop", help="the middle, or all with bars")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.add_argument("--no-venv", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(words)
 
 

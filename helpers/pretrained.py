@@ -73,19 +73,15 @@ def _shares(length: int, side: int) -> torch.Tensor:
     return share / share.sum(1, keepdim=True)
 
 
-def module(name: str, path: Path, temperature: float = 1.0, means: list | None = None) -> Pretrained:
-    """The network of this name with the weights in a file, in evaluation mode. Raises InputError if they do not fit."""
-    network = NETWORKS[name.removesuffix("-augmix")]()
-    weights.load(network, path)
-    return Pretrained(network, temperature, means).eval()
-
-
 def answering(name: str, path: Path, temperature: float, means: list | None) -> tuple[Callable, Pretrained]:
-    """What `predict` asks of that network, and the network.
+    """What `predict` asks of the network of this name with the weights in a file, and the network.
 
     The first: images (n, 32, 32, 3) uint8 -> logits over the temperature (n, 10), and the second of `both` (n,).
+    Raises InputError for weights that do not fit.
     """
-    network = module(name, path, temperature, means)
+    network = NETWORKS[name.removesuffix("-augmix")]()
+    weights.load(network, path)
+    network = Pretrained(network, temperature, means).eval()
 
     def answer(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with torch.inference_mode():

@@ -146,8 +146,8 @@ def _values(namespace: dict, gpu: bool) -> dict:
         check(name, value)
     profile, values = choose_profile(given.get("PROFILE", "auto"), gpu=gpu), {}
     tables = [value for value in given.values() if _by_profile(value)]
-    if profile == "long" and tables and not any(profile in value for value in tables):
-        raise InputError('PROFILE is "long", which this notebook does not have: set "full".')
+    if _like(profile) != profile and tables and not any(profile in value for value in tables):
+        raise InputError(f'PROFILE is "{profile}", which this notebook does not have: set "full".')
     for name, value in given.items():
         if _by_profile(value) and not {profile, _like(profile)} & value.keys():
             raise InputError(f'{name} is {value}, without a value for PROFILE "{profile}": give it one.')

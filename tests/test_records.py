@@ -102,8 +102,9 @@ def test_parameters_get_their_value_for_the_profile():
         profiles.settle(namespace | {"PROFILE": "full"}, gpu=False)
     validated = {"EPOCHS": {"full": 9, "quick": 2}, "IMAGES": {"full": 50, "full-validation": 45, "quick": 45}}
     assert profiles.settle(validated | {"PROFILE": "full-validation"}, gpu=False) == {"EPOCHS": 9, "IMAGES": 45}
-    with pytest.raises(InputError, match='PROFILE is "long", which this notebook does not have: set "full"'):
-        profiles.settle(validated | {"PROFILE": "long"}, gpu=False)
+    for profile, values in (("long", validated), ("full-validation", {"EPOCHS": {"full": 9}})):
+        with pytest.raises(InputError, match=f'PROFILE is "{profile}", which this notebook does not have: set "full"'):
+            profiles.settle(values | {"PROFILE": profile}, gpu=False)
     validated["EPOCHS"]["long"] = 30
     assert profiles.settle(validated | {"PROFILE": "long"}, gpu=False) == {"EPOCHS": 30, "IMAGES": 50}
     assert profiles.table({"SIDES": [16, 16, 24], "WIDTHS": [64, 176], "A": "b"}) == {

@@ -23,20 +23,8 @@ FURTHER = [Requirement(line) for name in MORE for line in lines(name)]
 NAMES = [requirement.name for requirement in REQUIREMENTS]
 FURTHER_NAMES = [requirement.name for requirement in FURTHER]
 PINS = dict(line.split("==") for line in lines("tests/constraints.txt"))
-BROUGHT = {
-    "starlette",
-    "IPython",
-    "PIL",
-    "h5py",
-    "jupyter_client",
-    "nbclient",
-    "nbformat",
-    "packaging",
-    "psutil",
-    "traitlets",
-    "triton",
-    "yaml",
-}
+BROUGHT = {"starlette", "IPython", "PIL", "h5py", "jupyter_client", "nbclient", "nbformat", "packaging", "psutil",
+           "traitlets", "triton", "yaml"}  # fmt: skip
 
 
 @pytest.mark.parametrize("requirement", REQUIREMENTS, ids=NAMES)
