@@ -114,11 +114,12 @@ def _gap(first: list[dict], second: list[dict]) -> tuple[float, float]:
     return _mean(second) - _mean(first), 1.96 * math.hypot(*errors)
 
 
-def beyond(records: list[dict], studied: list[dict], spoiled: dict[str, float]) -> dict[str, str]:
+def beyond(records: list[dict], studied: list[dict], trust: dict) -> dict[str, str]:
     """The table of models beyond the three, from their records and from notebook 5's, which has findings, too.
 
-    spoiled: the accuracy of some models on spoiled images, by notebook 4.
+    trust: notebook 4's record, with the accuracy of some models on spoiled images.
     """
+    spoiled = trust.get("spoiled", {})
     others = [r for r in records if r["model"] not in THREE]
     shown_of = ["model", "test accuracy", "parameters", "training"]
     rows = comparison_table(others).reindex(columns=shown_of).to_dict("records") if others else []
@@ -127,7 +128,8 @@ def beyond(records: list[dict], studied: list[dict], spoiled: dict[str, float]) 
             row["of spoiled images"] = f"{spoiled[first['model']]:.1%}"
     note = "*AugMix*: trained on distorted images, too; `predict` and the page use such a network first. "
     plain = ", ".join(f"{title({'model': name})} {spoiled[name]:.1%}" for name in THREE if name in spoiled)
-    note += f"*Of spoiled images*: right of those with noise, blur, weather or compression; of them, {plain}. "
+    note += "*Of spoiled images*: right of those with noise, blur, weather or compression (notebook 4, profile "
+    note += f"{trust.get('profile')}); of them, {plain}. "
     note *= bool(STURDY.keys() & {r["model"] for r in others} & spoiled.keys())
     heading = "## Beyond the three\n\n"
     if not studied:
@@ -150,8 +152,7 @@ def sections(folder: Path) -> dict[str, str]:
     saved = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("benchmarks/*.json")}
     speed = {row["model"]: row for row in saved.get("inference", {}).get("measurements", [])}
     trust = largest(load(folder / "trust"))
-    spoiled = trust.get("spoiled", {})
-    found = record_sections(load(folder), speed) | beyond(load(folder), load(folder / "architectures"), spoiled)
+    found = record_sections(load(folder), speed) | beyond(load(folder), load(folder / "architectures"), trust)
     earlier = [{
         "model": title(r),
         "test accuracy": f"{r['test']['accuracy']:.2%}",
