@@ -24,7 +24,7 @@ from sklearn.metrics import roc_auc_score
 from benchmarks.report import options, publish
 from helpers import data, metrics, predict
 from helpers.files import relative, write_text
-from helpers.records import MODELS, STURDY, choice, load
+from helpers.records import MODELS, STURDY, choice, load, title
 
 SCORES: dict[str, Callable] = {  # of logits, features (n, f) and the classes' mean features (10, f)
     "highest probability": lambda logits, features, means: softmax(logits, 1).max(1),
@@ -117,19 +117,19 @@ def main() -> None:
         others = {kind: pictures[:20] for kind, pictures in others.items()}
         images, labels, tests, test_labels = images[:200], labels[:200], tests[:200], test_labels[:200]
     before, scores, rates, measured = [], [], [], []
-    for name, title in (MODELS | STURDY).items():
+    for name in (*MODELS, *STURDY):
         full = predict.weights_path(name)
         chosen = full.with_name(f"{name}-full-validation-seed0.safetensors")
         headline = known.get((name, "full", 0))
         if not (headline and full.exists() and chosen.exists()) or choice(headline) is None:
-            print(f"{title}: skipped, without the weights of both its full runs of one recipe.")
+            print(f"{title(name)}: skipped, without the weights of both its full runs of one recipe.")
             continue
         network = predict.load(name, chosen)
         (logits, features), means = asked(network, images), class_means(network, cifar, trained)
         there = {kind: asked(network, pictures) for kind, pictures in others.items()}
         scale, averages = temperature(logits, labels), {}
         for score, value in SCORES.items():
-            own, row = value(logits / scale, features, means), {"model": title, "score": score}
+            own, row = value(logits / scale, features, means), {"model": title(name), "score": score}
             areas = {kind: _area(own, value(found[0] / scale, found[1], means)) for kind, found in there.items()}
             averages[score] = np.mean([*areas.values()])
             scores.append(row | {kind: f"{area:.3f}" for kind, area in (areas | {"mean": averages[score]}).items()})
@@ -142,7 +142,7 @@ def main() -> None:
                  for part, by in (("before", 1), ("after", scale))}  # fmt: skip
         nll = {part: -log_softmax(logits / by, 1)[np.arange(len(tests)), test_labels].mean()
                for part, by in (("before", 1), ("after", scale))}  # fmt: skip
-        before.append({"model": title, "temperature": f"{scale:.3f}",
+        before.append({"model": title(name), "temperature": f"{scale:.3f}",
                        "calibration error": f"{error['before']:.4f}", "with the temperature": f"{error['after']:.4f}",
                        "loss": f"{nll['before']:.4f}", "with the temperature ": f"{nll['after']:.4f}"})  # fmt: skip
 
@@ -151,7 +151,7 @@ def main() -> None:
 
         refused = 1 - passed(logits, features)
         accepted = {kind: passed(*asked(network, pictures)) for kind, pictures in others.items()}
-        rates.append({"model": title, "by": score, "CIFAR-10's test images refused": f"{refused:.1%}"}
+        rates.append({"model": title(name), "by": score, "CIFAR-10's test images refused": f"{refused:.1%}"}
                      | {f"{kind} accepted": f"{rate:.0%}" for kind, rate in accepted.items()})  # fmt: skip
         measured.append({"model": name, "temperature": scale, "score": score, "least": least,
                          "calibration_error": error, "refused": refused, "accepted": accepted})  # fmt: skip
@@ -179,7 +179,7 @@ def main() -> None:
             best = row[list(data.CLASS_NAMES)].astype(float).nlargest(2)
             answer = ", ".join(f"{k} {v:.0%}" for k, v in best.items())
             flag = {True: "yes", False: "no", None: "not measured"}[row[predict.UNLIKE]]
-            photographs.append({"model": (MODELS | STURDY)[name], "picture": picture,
+            photographs.append({"model": title(name), "picture": picture,
                                 "is a": label or "none of the ten", "answer": answer, "flagged": flag})  # fmt: skip
     note = "Photographs of scikit-image through `predict`, as they are, cropped to the square in the middle."
     publish("photographs", photographs, [], note, packages, write=arguments.write, **script)

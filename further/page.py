@@ -86,7 +86,7 @@ def models() -> list[tuple[str, str]]:
     for name in predict.at_hand():
         said = [f"{known[name]:.1%} right"] if name in known else []
         said += [f"{spoiled[name]:.1%} of spoiled pictures"] if name in spoiled else []
-        found.append((": ".join(filter(None, [records.title({"model": name}), ", ".join(said)])), name))
+        found.append((": ".join(filter(None, [records.title(name), ", ".join(said)])), name))
     return found
 
 

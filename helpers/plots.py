@@ -223,7 +223,7 @@ def model_comparison(groups: list[list[dict]], claims: dict[str, tuple[float, fl
         accuracy = np.mean([r["test"]["accuracy"] for r in group])
         bounds = np.mean([r["test"]["accuracy_interval_95"] for r in group], axis=0)
         minutes = quickest(group) / 60
-        style, label = {"color": COLORS[place], "markersize": 9}, f"{records.title(group[0])}: {accuracy:.1%}"
+        style, label = {"color": COLORS[place], "markersize": 9}, f"{records.title(key)}: {accuracy:.1%}"
         for ax, mine in zip(axes, (group[0]["parameter_count"] / 1e6, minutes)):
             bar = ax.errorbar(mine, accuracy, np.abs(bounds - accuracy)[:, None], fmt=MARKERS[place], capsize=4,
                               label=f"{label} ({group[0]['profile']})", **style)  # fmt: skip

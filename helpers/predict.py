@@ -260,7 +260,7 @@ def main(words: list[str]) -> int:
     chosen = options(words)
     pictures, classifier, failed = files(chosen.pictures), load(chosen.model), False
     if not chosen.json:
-        print(f"{title({'model': classifier.name})}:")
+        print(f"{title(classifier.name)}:")
     for path in pictures:
         try:
             row = classifier(path, chosen.fit).iloc[0]

@@ -152,9 +152,9 @@ def _place(run: dict) -> str:
     return f"results/{run['model']}" if run["model"] in STUDIES else "results"
 
 
-def title(record: dict) -> str:
-    """The model's name for people."""
-    return (MODELS | STURDY).get(record["model"], record["model"])
+def title(model: str) -> str:
+    """A model's name for people."""
+    return (MODELS | STURDY).get(model, model)
 
 
 def weights_path(record: Path) -> Path:

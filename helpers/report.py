@@ -38,7 +38,7 @@ def record_sections(records: list[dict], speed: dict[str, dict]) -> dict[str, st
     if not groups:
         parts = ("comparison", "ours", "per-class", "findings", "errors")
         return dict.fromkeys(parts, "No records yet: `python run.py`.")
-    named = {title(group[0]): group for group in groups}
+    named = {title(group[0]["model"]): group for group in groups}
     table = comparison_table(records, speed).drop(columns=["data", "profile"])
     if speed.keys() >= {group[0]["model"] for group in groups}:
         table = table.assign(**{"best for": best_for(shown(records), speed)})
@@ -70,7 +70,7 @@ def _quick_note(records: list[dict]) -> str:
     """What the quick profile gave, for models whose row is the full one."""
     full = {group[0]["model"] for group in headline(records) if group[0]["profile"] == "full"}
     quick = headline([r for r in records if r["profile"] == "quick" and r["model"] in full])
-    said = [f"{title(r)} {r['test']['accuracy']:.2%} in {r['train_seconds'] / 60:.1f} min" for r, *_ in quick]
+    said = [f"{title(r['model'])} {r['test']['accuracy']:.2%} in {r['train_seconds'] / 60:.1f} min" for r, *_ in quick]
     note = "one run each (they compare budgets, not architectures)"
     return f"\n\nThe quick profile, on {quick[-1][0]['device']}: {', '.join(said)}, {note}." if said else ""
 
@@ -96,7 +96,7 @@ def _long_findings(records: list[dict]) -> list[str]:
     """What the long profile bought each model, and what it cost."""
     groups = {(group[0]["model"], group[0]["profile"]): group for group in shown(records)}
     return [
-        f"With the long profile, {title(long[0])} reaches {_mean(long):.1%} instead of {_mean(full):.1%} "
+        f"With the long profile, {title(model)} reaches {_mean(long):.1%} instead of {_mean(full):.1%} "
         f"({100 * _gap(full, long)[0]:+.2f} points, 95 % interval ±{100 * _gap(full, long)[1]:.2f}), after "
         f"{duration(quickest(long))} of training instead of {duration(quickest(full))}."
         for (model, profile), long in groups.items()
@@ -127,7 +127,7 @@ def beyond(records: list[dict], studied: list[dict], trust: dict) -> dict[str, s
         if first["model"] in spoiled:
             row["of spoiled images"] = f"{spoiled[first['model']]:.1%}"
     note = "*AugMix*: trained on distorted images, too; `predict` and the page use such a network first. "
-    plain = ", ".join(f"{title({'model': name})} {spoiled[name]:.1%}" for name in THREE if name in spoiled)
+    plain = ", ".join(f"{title(name)} {spoiled[name]:.1%}" for name in THREE if name in spoiled)
     note += "*Of spoiled images*: right of those with noise, blur, weather or compression (notebook 4, profile "
     note += f"{trust.get('profile')}); of them, {plain}. "
     note *= bool(STURDY.keys() & {r["model"] for r in others} & spoiled.keys())
@@ -154,7 +154,7 @@ def sections(folder: Path) -> dict[str, str]:
     trust = largest(load(folder / "trust"))
     found = record_sections(load(folder), speed) | beyond(load(folder), load(folder / "architectures"), trust)
     earlier = [{
-        "model": title(r),
+        "model": title(r["model"]),
         "test accuracy": f"{r['test']['accuracy']:.2%}",
         "epochs": len(r["history"]),
         "training": f"{r['train_seconds'] / 60:.1f} min",

@@ -55,7 +55,7 @@ def comparison_table(records: list[dict], speed: dict[str, dict] | None = None) 
         measured = (speed or {}).get(first["model"], {})
         flips = [r["test"]["views"]["flips"] for r in group if "views" in r["test"]]
         rows.append({
-            "model": title(first) + (first["profile"] == "long") * ", long",
+            "model": title(first["model"]) + (first["profile"] == "long") * ", long",
             "profile": first["profile"],
             "data": first["data"],
             "test accuracy": f"{np.mean(tests):.2%}{spread}",
