@@ -87,15 +87,9 @@ def complete(run: dict, history: pd.DataFrame) -> None:
 
 
 def write(
-    run: dict,
-    *,
-    history: pd.DataFrame,
-    test: dict,
-    device: str,
-    precision: str,
-    weights: bytes | None = None,
+    run: dict, *, history: pd.DataFrame, test: dict, device: str, precision: str, weights: bytes | None = None,
     **measured,
-) -> Path:
+) -> Path:  # fmt: skip
     """Complete the record of a run and write it as results/<model>-<profile>-seed<seed>.json; gives its path.
 
     history: one row an epoch, with a `seconds` column. test: `metrics.summary(...)`. measured: parameter_count,
