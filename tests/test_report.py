@@ -117,9 +117,10 @@ def test_models_beyond_the_three_have_a_table_of_their_own(saved):
     assert "profile quick, one CPU." in rest[1] and rest[-1] == "- Time is what it lacks."
     assert report.beyond(own, [], {})["beyond"].count("\n") == 4 and report.beyond(own[:1], [], {}) == {}
     sturdy = saved({"model": "custom_cnn-augmix", "accuracy": 0.93})
+    sturdy += [r | {"model": "resnet18-augmix", "profile": "full-validation"} for r in sturdy]  # it judged: no row
     trust = {"profile": "quick", "spoiled": {"custom_cnn": 0.7, "custom_cnn-augmix": 0.85}}
     text = report.beyond(sturdy, [], trust)["beyond"]
-    assert "| Custom CNN, AugMix | 93.00% (one run) | 1.23 M | 1.0 min | 85.0% |" in text
+    assert "| Custom CNN, AugMix | 93.00% (one run) | 1.23 M | 1.0 min | 85.0% |" in text and "ResNet" not in text
     assert text.endswith("or compression (notebook 4, profile quick); of them, Custom CNN 70.0%.")
 
 
