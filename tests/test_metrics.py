@@ -68,6 +68,18 @@ def test_views_are_those_of_airbench():
     assert metrics.views(answer, images, labels) == expected
 
 
+@pytest.mark.parametrize(
+    ("logits", "labels", "loss"),
+    [
+        (np.zeros((3, 3)), [0, 1, 2], np.log(3)),  # undecided
+        (np.array([[1e4, 0, 0], [0, 1e4, 0]], np.float32), [0, 2], 5000),  # huge, and finite
+        (logits_for([0, 1], height=50.0), [0, 1], 0),
+    ],
+)
+def test_loss_of_known_logits(logits, labels, loss):
+    assert metrics.summary(logits, labels, NAMES)["loss"] == pytest.approx(loss, abs=1e-9)
+
+
 def test_summary_of_a_hand_worked_example():
     # true a a a b b c, predicted a a b b a a: c is never predicted
     test = metrics.summary(logits_for([0, 0, 1, 1, 0, 0]), [0, 0, 0, 1, 1, 2], NAMES)

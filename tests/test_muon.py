@@ -1,5 +1,7 @@
 """The optimizer of both PyTorch notebooks."""
 
+import copy
+
 import pytest
 import torch
 
@@ -48,3 +50,23 @@ def test_muon_steps_filters_by_hand_and_leaves_the_rest_to_sgd():
         expected = expected * 8**0.5 / expected.norm() - 0.2 * step.view_as(expected)
         torch.testing.assert_close(filters.detach(), expected)
         torch.testing.assert_close(biases, twin, atol=0, rtol=0)
+
+
+def test_muon_resumes_from_its_state():
+    torch.manual_seed(0)
+    gradients = [torch.randn(4, 3, 3, 3) for _ in range(4)]
+
+    def optimizer(w):
+        return Muon([{"params": [w]}], lr=0.1, momentum=0.6, nesterov=True)
+
+    whole = torch.nn.Parameter(torch.ones(4, 3, 3, 3))
+    muon = optimizer(whole)
+    for number, gradient in enumerate(gradients):
+        if number == 2:
+            half, state = torch.nn.Parameter(whole.detach().clone()), copy.deepcopy(muon.state_dict())
+            resumed = optimizer(half)
+            resumed.load_state_dict(state)
+        for w, o in ((whole, muon), *(((half, resumed),) if number >= 2 else ())):
+            w.grad = gradient.clone()
+            o.step()
+    torch.testing.assert_close(half, whole, atol=0, rtol=0)

@@ -92,6 +92,12 @@ def test_a_run_without_validation_images_shows_the_curve_of_the_run_that_had_the
     assert own.get_supxlabel() == ""
 
 
+def test_learning_rates_are_drawn_over_epochs():
+    (ax,) = plots.learning_rates([0.1, 0.2, 0.3, 0.2, 0.1, 0.0], 2, "Up, then down").axes
+    np.testing.assert_allclose(ax.lines[0].get_xydata().T, [[0, 0.5, 1, 1.5, 2, 2.5], [0.1, 0.2, 0.3, 0.2, 0.1, 0.0]])
+    assert (ax.get_title(loc="left"), ax.get_xlabel()) == ("Up, then down", "epoch")
+
+
 def test_confusion_matrix_shows_true_rows_and_predicted_columns_and_colours_the_errors():
     fig = plots.confusion_matrix(SCORES, NAMES, "Where it errs")
     ax, matrix = fig.axes[0], np.array(SCORES["confusion_matrix"])
@@ -124,6 +130,14 @@ def test_feature_map_stacks_name_every_slab():
     assert {"conv 5×5\nReLU", "max-pool", "ReLU"} <= set(labels(ax.texts))
     slabs = ["image\n32×32×3", "block 1\n16×16×64", "block 2\n8×8×176", "block 3\n4×4×192", "max over 4×4\n192"]
     assert {*slabs, "linear\n10 logits"} <= set(labels(ax.texts))
+
+
+def test_gradient_sizes_have_a_panel_a_depth_and_one_for_the_loss():
+    pairs = [(depth, skip) for depth in (18, 66) for skip in (True, False)]
+    sizes = {(*pair, step): [0.1] * pair[0] for pair in pairs for step in (0, 80)}
+    fig = plots.gradient_sizes(sizes, {pair: [2.0, 1.0, 0.9] for pair in pairs}, "Skip connections help")
+    assert [ax.get_title(loc="left") for ax in fig.axes] == ["18 layers", "66 layers", "Loss"]
+    assert "without skip, after 80 steps" in labels(fig.axes[0].get_legend().get_texts())
 
 
 def test_model_comparison_shows_what_was_measured_and_what_was_claimed(repository):
@@ -188,3 +202,8 @@ def test_figure_that_cannot_be_saved_costs_one_line(output, capsys):
     plots.save(plots.learning_rates([0.1, 0.2], 1, "A figure"), "rates")
     said = r"rates\.png was not saved \(.+\); the figure is unaffected\.\n"
     assert re.fullmatch(said, capsys.readouterr().out)
+
+
+def test_looks():
+    assert len(set(plots.COLORS)) == len(set(plots.MARKERS)) == 10, "a class differs in colour and in shape"
+    assert plots.short(("stand-in disc", "cat", "a" * 30)) == ["disc", "cat", "a" * 23 + "…"], "for crowded axes"
